@@ -1,0 +1,35 @@
+# make demo and make test need Python 3.11 or newer, pip and make; nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test format clean
+
+help: ## Say what can be made
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
+
+install: $(INSTALLED) ## Create .venv from pinned versions, if it is missing or outdated
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("upi needs Python 3.11 or newer, found " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[cli,zoo,dev]'
+	touch $@
+
+demo: $(INSTALLED) ## Train a digit classifier, break its explanations, write runs/demo/report.html
+	$(BIN)/upi demo --out runs/demo --force
+
+test: $(INSTALLED) ## Lint, check types, run the whole test suite
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+format: $(INSTALLED) ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## Remove .venv and caches, keep runs
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build

@@ -1,0 +1,43 @@
+"""upi: universal adversarial perturbations against explanations of image classifiers.
+
+One norm-bounded perturbation, fixed in advance and added to every image, can wreck an
+image classifier's gradient saliency maps (Ehsani Oskouie and Farnia, ICASSP 2023). This
+library finds it (``UPIGrad``, ``UPIPCA``), measures it beside fair controls
+(``evaluate``), and keeps the result in a file that is safe to share (``Perturbation``).
+
+    model = upi.Classifier(net, mean=(0.5,), std=(0.5,))
+    attack = upi.UPIGrad(model, saliency="gradient", norm="l2", eps=2.0)
+    perturbation = attack.fit(loader)
+    result = upi.evaluate(model, {"upi-grad": perturbation}, test_loader)
+
+Importing this module needs torch, NumPy, SciPy and safetensors, nothing else.
+"""
+
+from upi import dissimilarity, errors, saliency
+from upi.attacks import UPIPCA, ClassUAP, PerImageAttack, RandomPerturbation, UPIGrad
+from upi.attacks.base import library_version
+from upi.balls import Ball
+from upi.classifier import Classifier
+from upi.errors import UPIError
+from upi.evaluation import Evaluation, evaluate
+from upi.perturbation import Perturbation
+
+__version__ = library_version()
+
+__all__ = [
+    "UPIPCA",
+    "Ball",
+    "ClassUAP",
+    "Classifier",
+    "Evaluation",
+    "PerImageAttack",
+    "Perturbation",
+    "RandomPerturbation",
+    "UPIError",
+    "UPIGrad",
+    "__version__",
+    "dissimilarity",
+    "errors",
+    "evaluate",
+    "saliency",
+]

@@ -1,0 +1,161 @@
+"""What every attack shares: the constructor's first words, names resolved, a record kept."""
+
+from __future__ import annotations
+
+import platform
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import KW_ONLY, dataclass, fields
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from upi import dissimilarity as dissimilarities
+from upi import saliency as maps
+from upi.balls import Ball
+from upi.classifier import Classifier
+from upi.errors import ConfigError, ModelError, unknown_name
+from upi.loading import samples
+from upi.types import Dissimilarity, Loader, Perturber, Progress, SaliencyMap
+
+PRESETS = ("protocol", "paper")
+
+#: Softplus sharpness of the surrogate in the ``protocol`` preset.
+SURROGATE_BETA = 20.0
+
+
+def library_version() -> str:
+    """Version of this library, also when it runs from its source tree."""
+    try:
+        return version("upi-xai")
+    except PackageNotFoundError:
+        return "source"
+
+
+def versions() -> dict[str, str]:
+    """Versions that a result depends on."""
+    return {"upi": library_version(), "torch": torch.__version__, "python": platform.python_version()}
+
+
+def require_deterministic(model: Classifier, x: Tensor) -> None:
+    """Raise ``ModelError`` if two passes over the same images differ in eval mode."""
+    with torch.no_grad():
+        first, second = model(x), model(x)
+    if not torch.allclose(first, second, rtol=1e-4, atol=1e-5, equal_nan=True):
+        gap = (first - second).abs().max().item()
+        raise ModelError(
+            f"the model is not deterministic in eval mode: two passes over the same {x.shape[0]} images "
+            f"differ by up to {gap:.3g}; maps of one image would differ without any perturbation"
+        )
+
+
+@dataclass(frozen=True)
+class Attack(ABC):
+    """Base of the attacks: hyperparameters in the constructor, data in ``fit``.
+
+    Attributes:
+        model: A ``Classifier``, or any module from [0, 1] images to logits.
+        saliency: Name of a map, a configured map, or a callable ``(model, x, target) ->
+            (N, H, W)`` that is differentiable in x.
+        dissimilarity: Name, or a callable ``(clean, perturbed) -> (N,)``.
+        norm: ``"l2"`` or ``"linf"``.
+        eps: Radius in units of [0, 1] images; ``"8/255"`` is accepted.
+        seed: Fixes everything random.
+        preset: ``"protocol"``, or ``"paper"``: maps of the softmax output, integrated
+            gradients with 10 steps and without the input factor, only correctly
+            classified images, no surrogate.
+
+    Raises:
+        ConfigError: An option is unknown or outside its range.
+    """
+
+    model: Classifier | nn.Module
+    _: KW_ONLY
+    saliency: str | SaliencyMap = "gradient"
+    dissimilarity: str | Dissimilarity = "relative_l2"
+    norm: str = "l2"
+    eps: float | str
+    seed: int = 0
+    preset: str = "protocol"
+
+    def __post_init__(self) -> None:
+        if self.preset not in PRESETS:
+            raise unknown_name("preset", self.preset, PRESETS)
+        object.__setattr__(self, "model", Classifier.wrap(self.model))
+        _ = self.ball, self.map, self.change
+
+    @property
+    def classifier(self) -> Classifier:
+        return Classifier.wrap(self.model)
+
+    @property
+    def ball(self) -> Ball:
+        return Ball(self.norm, self.eps)
+
+    @property
+    def paper(self) -> bool:
+        return self.preset == "paper"
+
+    @property
+    def map(self) -> SaliencyMap:
+        return maps.resolve(self.saliency, paper=self.paper)
+
+    @property
+    def change(self) -> Dissimilarity:
+        return dissimilarities.resolve(self.dissimilarity)
+
+    @abstractmethod
+    def fit(
+        self, loader: Loader, *, select: Loader | None = None, progress: Progress | None = None
+    ) -> Perturber:
+        """Find the perturbation on the images of ``loader``; ``select`` is held-out data."""
+
+    def beta(self, surrogate: float | str | None) -> float | None:
+        """The softplus sharpness an option stands for: ``"auto"`` depends on the preset."""
+        if isinstance(surrogate, str):
+            if surrogate != "auto":
+                raise ConfigError(f"surrogate must be a number, None or 'auto', got {surrogate!r}")
+            return None if self.paper else SURROGATE_BETA
+        return surrogate
+
+    @contextmanager
+    def fitting(self, loader: Loader, beta: float | None) -> Iterator[tuple[Classifier, Tensor]]:
+        """The frozen model under its surrogate, and the first images, both checked."""
+        model = self.classifier
+        with model.frozen():
+            first = model.place(next(samples(loader)).x)
+            require_deterministic(model, first[:8])
+            with model.smoothed(beta):
+                yield model, first
+
+    def record(self, **evidence: Any) -> dict[str, Any]:
+        """Provenance: every option, the model's fingerprint, versions, and the evidence."""
+        skipped = ("model", "norm", "eps", "_")
+        options = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in skipped}
+        plain = {
+            key: value if isinstance(value, (int, float, str, type(None))) else dissimilarities.name_of(value)
+            for key, value in options.items()
+        }
+        return {
+            "method": type(self).__name__,
+            **plain,
+            "map": repr(self.map) if not isinstance(self.saliency, str) else str(self.map),
+            "model": self.classifier.fingerprint(),
+            "versions": versions(),
+            **evidence,
+        }
+
+
+def default_sigma(ball: Ball, dim: int, share: float) -> float:
+    """Deviation of smoothing noise whose l2 norm is ``share`` of the ball's l2 radius."""
+    radius = ball.eps if ball.norm == "l2" else ball.eps * dim**0.5
+    return float(share * radius / dim**0.5)
+
+
+def check_sigma(sigma: float | None, *, least: float) -> None:
+    """Raise ``ConfigError`` unless sigma is None or a finite number of at least ``least``."""
+    if sigma is not None and not (least <= sigma < float("inf")):
+        raise ConfigError(f"sigma must be finite and at least {least:g}, got {sigma!r}")

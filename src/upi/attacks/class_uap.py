@@ -1,0 +1,56 @@
+"""ClassUAP: the universal perturbation against predictions, as a control."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from upi.attacks.ascent import Rule
+from upi.attacks.base import Attack
+from upi.attacks.universal import UniversalSlope, raise_shared
+from upi.loading import replayable
+from upi.objective import PredictionChange, endless_batches
+from upi.perturbation import Perturbation, as_perturbation
+from upi.types import Loader, Progress
+
+
+@dataclass(frozen=True)
+class ClassUAP(Attack):
+    """Maximise the clipped cross-entropy of the clean predictions over ||delta|| <= eps.
+
+    A classification UAP (Moosavi-Dezfooli et al. 2017) by projected ascent with clipped loss
+    (Shafahi et al. 2020). It shows how far maps move when predictions are attacked instead.
+
+    Attributes:
+        steps, step_size, momentum: As in ``UPIGrad``.
+        ceiling: Cross-entropy in nats above which a sample stops counting.
+    """
+
+    steps: int = 100
+    step_size: float = 2.0
+    momentum: float = 0.0
+    ceiling: float = 9.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _ = self.rule
+
+    @property
+    def rule(self) -> Rule:
+        return Rule(self.steps, self.step_size, self.momentum)
+
+    def fit(
+        self, loader: Loader, *, select: Loader | None = None, progress: Progress | None = None
+    ) -> Perturbation:
+        """Find the perturbation on the images of ``loader``; ``select`` is not used.
+
+        Raises:
+            DataError, ModelError: The images or the model break the contract.
+            ZeroGradientError, NonFiniteError: As in ``UPIGrad.fit``.
+        """
+        loader = replayable(loader)
+        objective = PredictionChange(self.ceiling)
+        with self.fitting(loader, None) as (model, first):
+            stream = endless_batches(model, objective, loader, correct_only=self.paper)
+            slope = UniversalSlope(model, objective, stream, 0.0, self.seed)
+            result = raise_shared(slope, self.ball, self.rule, tuple(first.shape[1:]), progress=progress)
+        return as_perturbation(result.delta, self.ball, self.record(history=list(result.history)))

@@ -1,0 +1,120 @@
+"""Per-image projected ascent: what an attacker who sees each image can do at most."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from upi.attacks.ascent import Rule, Slope, ascend
+from upi.attacks.base import SURROGATE_BETA, Attack
+from upi.errors import ConfigError
+from upi.loading import check_images
+from upi.objective import MapChange, gradients, require_gradient
+from upi.perturbation import in_box
+from upi.seeding import generator
+from upi.types import Batch, Loader, Progress
+
+
+@dataclass(frozen=True)
+class PerImageAttack(Attack):
+    """Maximise D(I(x_i), I(x_i + delta_i)) over ||delta_i|| <= eps, image by image.
+
+    The upper control of every universal attack (Ghorbani et al. 2019; Dombrowski et al.
+    2019). Gradients come from the surrogate; of the iterates looked at, each image keeps the
+    one that changes its map most on the network itself. Calling it with (x, target) returns
+    the perturbed images.
+
+    Attributes:
+        steps: Updates.
+        step_size, momentum: As in ``UPIGrad``.
+        checks: Iterates of the second half that are compared on the network itself, at least 1.
+        surrogate: Softplus sharpness beta, None for the network itself, or ``"auto"``: the
+            default beta in both presets, because an upper control should be strong.
+
+    Raises:
+        ConfigError: An option is outside its range.
+    """
+
+    steps: int = 40
+    step_size: float = 1.0
+    momentum: float = 0.5
+    checks: int = 4
+    surrogate: float | str | None = "auto"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.checks < 1:
+            raise ConfigError(f"checks must be at least 1, got {self.checks}")
+        _ = self.rule, self.beta(self.surrogate)
+
+    def beta(self, surrogate: float | str | None) -> float | None:
+        """As for every attack, except that ``"auto"`` is the surrogate in the paper preset too."""
+        return SURROGATE_BETA if surrogate == "auto" else super().beta(surrogate)
+
+    @property
+    def rule(self) -> Rule:
+        return Rule(self.steps, self.step_size, self.momentum)
+
+    def fit(
+        self, loader: Loader, *, select: Loader | None = None, progress: Progress | None = None
+    ) -> PerImageAttack:
+        """Nothing is fitted ahead of the images: returns the attack itself."""
+        return self
+
+    def __call__(self, x: Tensor, target: Tensor) -> Tensor:
+        """Perturbed images in [0, 1] for images (N, C, H, W) and explained classes (N,).
+
+        Raises:
+            DataError: ``x`` is not a batch of images in [0, 1].
+            ZeroGradientError: The attack gradient is exactly zero.
+            NonFiniteError: A step gave NaN or infinity.
+        """
+        check_images(x)
+        model, objective = self.classifier, MapChange(self.map, self.change)
+        with model.frozen():
+            placed = model.place(x)
+            target = target.to(placed.device)
+            original = Batch(placed, target, objective.clean(model, placed, target), 0)
+            with model.smoothed(self.beta(self.surrogate)):
+                smooth = Batch(placed, target, objective.clean(model, placed, target), 0)
+            search = _Search(self, objective, original, smooth)
+            start = self.ball.sample(tuple(x.shape), generator(self.seed, "per-image"))
+            final = ascend(search, model.place(start), self.ball, self.rule).delta
+            search.keep(final)
+        return in_box(placed + search.best).to(x)
+
+
+class _Search:
+    """The slope of all images at once, remembering the best perturbation of each."""
+
+    def __init__(self, attack: PerImageAttack, objective: MapChange, original: Batch, smooth: Batch) -> None:
+        self.attack, self.objective = attack, objective
+        self.original, self.smooth = original, smooth
+        self.best = torch.zeros_like(original.x)
+        self.value = torch.full(
+            (len(original),), -torch.inf, dtype=original.x.dtype, device=original.x.device
+        )
+        half = attack.steps // 2
+        self.every = max(1, (attack.steps - half) // attack.checks)
+
+    def __call__(self, delta: Tensor, step: int) -> Slope:
+        model, where = self.attack.classifier, f"per-image step {step}"
+        point = in_box(self.smooth.x + delta)
+        with model.smoothed(self.attack.beta(self.attack.surrogate)):
+            here = gradients(model, self.objective, self.smooth, point, where=where)
+        if step == 0:
+            require_gradient(here.gradient, where=where)
+        left = self.attack.steps - step
+        if left <= self.attack.steps // 2 and left % self.every == 0:
+            self.keep(delta)
+        return Slope(float(here.values.mean()), here.gradient)
+
+    def keep(self, delta: Tensor) -> None:
+        """Compare ``delta`` on the network itself, and remember it where it is better."""
+        point = in_box(self.original.x + delta)
+        value = self.objective.values(self.attack.classifier, self.original, point).detach()
+        better = value > self.value
+        self.value = torch.where(better, value, self.value)
+        self.best = torch.where(better[:, None, None, None], delta, self.best)

@@ -1,0 +1,55 @@
+"""Raising one shared perturbation over a stream of minibatches: UPI-Grad and ClassUAP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from upi.attacks.ascent import Ascended, Rule, Slope, ascend
+from upi.averaging import weighted_mean
+from upi.balls import Ball
+from upi.classifier import Classifier
+from upi.distributed import shard
+from upi.objective import Objective, gradients, require_gradient
+from upi.perturbation import in_box
+from upi.seeding import generator, normal_like
+from upi.types import Batch, Progress
+
+
+@dataclass(frozen=True)
+class UniversalSlope:
+    """Mean objective and gradient over the next minibatch at x + delta + Z."""
+
+    model: Classifier
+    objective: Objective
+    stream: Iterator[Batch]
+    sigma: float
+    seed: int
+    clip: bool = False
+
+    def __call__(self, delta: Tensor, step: int) -> Slope:
+        batch = next(self.stream)
+        noise = self.sigma * normal_like(batch.x, generator(self.seed, "smoothing", step, shard()))
+        point = batch.x + delta + noise
+        where = f"step {step}"
+        here = gradients(
+            self.model, self.objective, batch, in_box(point) if self.clip else point, where=where
+        )
+        rows = here.gradient
+        if self.clip:
+            rows = rows * ((point >= 0) & (point <= 1))
+        if step == 0:
+            require_gradient(rows, where=where)
+        mean = weighted_mean(torch.cat([rows.sum(0).flatten(), here.values.sum()[None].to(rows)]), len(batch))
+        return Slope(float(mean[-1]), mean[:-1].view_as(delta))
+
+
+def raise_shared(
+    slope: UniversalSlope, ball: Ball, rule: Rule, shape: tuple[int, ...], *, progress: Progress | None
+) -> Ascended:
+    """Ascend from a uniform point of the ball; ``shape`` is (C, H, W)."""
+    start = ball.sample((1, *shape), generator(slope.seed, "start"))
+    return ascend(slope, slope.model.place(start), ball, rule, progress)

@@ -1,0 +1,87 @@
+"""UPI-Grad: projected stochastic gradient ascent on the smoothed dissimilarity of maps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from upi.attacks.ascent import Rule
+from upi.attacks.base import Attack, check_sigma, default_sigma
+from upi.attacks.universal import UniversalSlope, raise_shared
+from upi.errors import ConfigError
+from upi.loading import replayable
+from upi.objective import MapChange, endless_batches
+from upi.perturbation import Perturbation, as_perturbation
+from upi.types import Loader, Progress
+
+
+@dataclass(frozen=True)
+class UPIGrad(Attack):
+    """Maximise (1/n) sum_i E_Z[D(I(x_i), I(x_i + delta + Z))] over ||delta|| <= eps.
+
+    Ehsani Oskouie and Farnia (ICASSP 2023). Each step draws a minibatch and its noise
+    Z ~ N(0, sigma^2 I), differentiates D through the map (a Hessian-vector product of the
+    network), steps and projects. On piecewise-linear networks the fit runs on the softplus
+    surrogate; evaluate on the network itself.
+
+    Attributes:
+        steps: Minibatch updates.
+        step_size: First step as a multiple of eps; decays to 0 along a cosine.
+        momentum: Normalised gradient accumulation, in [0, 1).
+        sigma: Smoothing deviation in units of [0, 1] images; None makes the noise's l2 norm
+            a tenth of the ball's l2 radius. 0 turns smoothing off.
+        prediction_price: Price on moving towards another prediction, at least 0; 0 ignores it.
+        surrogate: Softplus sharpness beta, None for the network itself, or ``"auto"``.
+        clip: Fit on clip(x + delta + Z) instead of x + delta + Z.
+
+    Raises:
+        ConfigError: An option is outside its range.
+    """
+
+    steps: int = 200
+    step_size: float = 2.0
+    momentum: float = 0.0
+    sigma: float | None = None
+    prediction_price: float = 0.0
+    surrogate: float | str | None = "auto"
+    clip: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_sigma(self.sigma, least=0.0)
+        if not self.prediction_price >= 0:
+            raise ConfigError(f"prediction_price must be at least 0, got {self.prediction_price!r}")
+        _ = self.rule, self.beta(self.surrogate)
+
+    @property
+    def rule(self) -> Rule:
+        return Rule(self.steps, self.step_size, self.momentum)
+
+    def fit(
+        self, loader: Loader, *, select: Loader | None = None, progress: Progress | None = None
+    ) -> Perturbation:
+        """Find the perturbation on the images of ``loader``.
+
+        Args:
+            loader: Iterable of (images, labels) or of images, in [0, 1]; repeated as needed.
+            select: Not used; accepted so that attacks can be exchanged.
+            progress: Called with (steps done, steps).
+
+        Returns:
+            The perturbation, with the objective's history in its provenance.
+
+        Raises:
+            DataError, ModelError: The images or the model break the contract.
+            ZeroGradientError: The attack gradient is exactly zero.
+            NonFiniteError: A step gave NaN or infinity.
+        """
+        loader = replayable(loader)
+        objective = MapChange(self.map, self.change, self.prediction_price)
+        with self.fitting(loader, self.beta(self.surrogate)) as (model, first):
+            dim = first[0].numel()
+            sigma = default_sigma(self.ball, dim, 0.1) if self.sigma is None else self.sigma
+            stream = endless_batches(model, objective, loader, correct_only=self.paper)
+            slope = UniversalSlope(model, objective, stream, sigma, self.seed, self.clip)
+            result = raise_shared(slope, self.ball, self.rule, tuple(first.shape[1:]), progress=progress)
+        return as_perturbation(
+            result.delta, self.ball, self.record(sigma=sigma, history=list(result.history))
+        )

@@ -1,0 +1,149 @@
+"""``Classifier``: images in [0, 1] to logits, with the normalisation inside.
+
+Guards against train-mode batch norm (which ties samples together), gradients for
+weights nobody asked for (twice the work), and leaving the user's module changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from upi.errors import ConfigError, DataError, ModelError
+from upi.surrogate import check_beta, smooth
+
+
+def _first_tensor(net: nn.Module) -> Tensor | None:
+    tensors = (t for group in (net.parameters(), net.buffers()) for t in group if t.is_floating_point())
+    return next(tensors, None)
+
+
+def _constant(values: Sequence[float] | None, default: float, name: str) -> Tensor:
+    tensor = torch.tensor([default] if values is None else list(values), dtype=torch.float64)
+    if tensor.ndim != 1 or not torch.isfinite(tensor).all() or (name == "std" and (tensor <= 0).any()):
+        raise ConfigError(f"{name} must hold one finite{' positive' * (name == 'std')} number per channel")
+    return tensor[:, None, None]
+
+
+class Classifier:
+    """An image classifier as this library sees it: a fixed, differentiable function.
+
+    ``classifier(x)`` maps images (N, C, H, W) in [0, 1] to logits (N, K). While it runs
+    the network is in eval mode and its weights are frozen; afterwards the module has its
+    former modes and ``requires_grad`` flags back, also after an exception.
+
+    Args:
+        net: Any module from normalised images to logits. A module wrapped by
+            ``torch.compile`` is unwrapped, since compiled graphs cannot be
+            differentiated twice.
+        mean: Per-channel mean subtracted from the images; none by default.
+        std: Per-channel standard deviation the result is divided by; none by default.
+
+    Raises:
+        ModelError: ``net`` is not a module, or its output is not (N, K) with K >= 2.
+        ConfigError: ``mean`` or ``std`` is not one finite number per channel.
+    """
+
+    def __init__(
+        self, net: nn.Module, *, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+    ) -> None:
+        net = getattr(net, "_orig_mod", net)
+        if not isinstance(net, nn.Module):
+            raise ModelError(f"expected a torch.nn.Module from images to logits, got {type(net).__name__}")
+        self.net = net
+        self.mean = _constant(mean, 0.0, "mean")
+        self.std = _constant(std, 1.0, "std")
+        self._depth = 0
+        self._around: Callable[[], AbstractContextManager[None]] = nullcontext
+
+    @classmethod
+    def wrap(cls, model: Classifier | nn.Module) -> Classifier:
+        """Return ``model`` itself, or a ``Classifier`` without normalisation around a module."""
+        return model if isinstance(model, Classifier) else cls(model)
+
+    def place(self, x: Tensor) -> Tensor:
+        """Move images to the network's device and floating-point type."""
+        like = _first_tensor(self.net)
+        return x if like is None else x.to(device=like.device, dtype=like.dtype)
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """(x - mean) / std, channel by channel."""
+        for name, constant in (("mean", self.mean), ("std", self.std)):
+            if constant.shape[0] not in (1, x.shape[1]):
+                raise DataError(f"{name} has {constant.shape[0]} channels, the images have {x.shape[1]}")
+        return (x - self.mean.to(x)) / self.std.to(x)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        with self.frozen(), self._around():
+            logits = self.net(self.normalise(x))
+        if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[0] != x.shape[0]:
+            got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise ModelError(f"expected logits of shape (N, K) = ({x.shape[0]}, K), the model returned {got}")
+        if logits.shape[1] < 2:
+            raise ModelError(f"expected at least 2 classes, the model returned {tuple(logits.shape)}")
+        return logits
+
+    @torch.no_grad()
+    def predict(self, x: Tensor) -> Tensor:
+        """Classes (N,) of images (N, C, H, W), by the network itself, never by its surrogate."""
+        around, self._around = self._around, nullcontext
+        try:
+            return self(x).argmax(1)
+        finally:
+            self._around = around
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Eval mode and frozen weights inside; the module's own state back afterwards.
+
+        Nested uses cost nothing: only the outermost one touches the module.
+        """
+        if self._depth:
+            self._depth += 1
+            try:
+                yield
+            finally:
+                self._depth -= 1
+            return
+        modes = [(module, module.training) for module in self.net.modules()]
+        flags = [(parameter, parameter.requires_grad) for parameter in self.net.parameters()]
+        self._depth = 1
+        try:
+            self.net.eval()
+            self.net.requires_grad_(False)
+            yield
+        finally:
+            self._depth = 0
+            for module, training in modes:
+                module.training = training
+            for parameter, flag in flags:
+                parameter.requires_grad_(flag)
+
+    @contextmanager
+    def smoothed(self, beta: float | None) -> Iterator[None]:
+        """Calls inside run the softplus(``beta``) surrogate; see ``upi.surrogate.smooth``.
+
+        Attacks fit inside this context; evaluation happens outside, on the network itself.
+        """
+        check_beta(beta)
+        before, self._around = self._around, partial(smooth, beta)
+        try:
+            yield
+        finally:
+            self._around = before
+
+    def fingerprint(self) -> str:
+        """SHA-256 over architecture name, weights, buffers and normalisation, as hex."""
+        digest = hashlib.sha256(type(self.net).__qualname__.encode())
+        constants = {"upi.mean": self.mean, "upi.std": self.std}
+        for name, value in sorted({**self.net.state_dict(), **constants}.items()):
+            if isinstance(value, Tensor):
+                tensor = value.detach().cpu().contiguous()
+                digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+                digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""The command line: ``upi demo | train | fit | evaluate | report``."""

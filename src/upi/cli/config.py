@@ -1,0 +1,107 @@
+"""Options from a file, below those on the command line; validated by pydantic.
+
+``--config FILE`` takes TOML or JSON with the options of that command, or the config.json of
+an earlier run, which repeats it.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import BaseModel, ConfigDict, Field
+
+from upi.attacks.base import versions
+
+
+class DataOptions(BaseModel):
+    """Which images, and how they are split."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    data: str = "mnist-sample"
+    n_train: int = Field(3000, ge=0)
+    n_fit: int = Field(750, ge=0)
+    n_select: int = Field(250, ge=0)
+    n_test: int = Field(1000, ge=0)
+    split_seed: int = 0
+    batch_size: int = Field(64, ge=1)
+
+    def sizes(self) -> dict[str, int]:
+        """Size of each split."""
+        return {"train": self.n_train, "fit": self.n_fit, "select": self.n_select, "test": self.n_test}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text()
+        content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except OSError as error:
+        raise typer.BadParameter(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise typer.BadParameter(f"{path}: not valid {path.suffix[1:].upper()}: {error}") from error
+    options = content.get("options", content) if isinstance(content, dict) else None
+    if not isinstance(options, dict):
+        raise typer.BadParameter(f"{path}: expected a table of options")
+    return options
+
+
+def _use_file(context: typer.Context, parameter: typer.CallbackParam, value: Path | None) -> Path | None:
+    if value is None:
+        return None
+    known = {p.name for p in context.command.params if p.name} - {"config", "help"}
+    options = {key.replace("-", "_"): entry for key, entry in _read(value).items()}
+    unknown = sorted(set(options) - known)
+    if unknown:
+        raise typer.BadParameter(
+            f"{value}: unknown option {', '.join(unknown)} for 'upi {context.info_name}'; "
+            f"known: {', '.join(sorted(known))}"
+        )
+    context.default_map = {**(context.default_map or {}), **options}
+    return value
+
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        callback=_use_file,
+        is_eager=True,
+        help="TOML or JSON file with options, or config.json of a run to repeat. Options given here win.",
+    ),
+]
+
+
+def chosen_options(context: typer.Context) -> dict[str, Any]:
+    """The command's options as plain JSON values, without those about the run folder."""
+    skipped = {"config", "out", "force"}
+    options = {key: value for key, value in context.params.items() if key not in skipped}
+    return {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine that a run depends on."""
+    import numpy
+    import scipy
+    import torch
+
+    extra = {"numpy": numpy.__version__, "scipy": scipy.__version__}
+    machine = {"machine": platform.machine(), "threads": torch.get_num_threads()}
+    return {"versions": {**versions(), **extra}, **machine}
+
+
+def config_record(context: typer.Context, **facts: Any) -> dict[str, Any]:
+    """The content of config.json."""
+    command = ["upi", *sys.argv[1:]] if Path(sys.argv[0]).name == "upi" else ["upi", str(context.info_name)]
+    return {
+        "command": context.info_name,
+        "argv": command,
+        "options": chosen_options(context),
+        **environment(),
+        **facts,
+    }

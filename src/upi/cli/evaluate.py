@@ -1,0 +1,169 @@
+"""``upi evaluate``: what perturbations do to a classifier's maps, beside controls."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from upi.cli.config import ConfigFile, DataOptions, config_record
+from upi.cli.console import console, show, stages
+from upi.cli.exits import exit_codes
+from upi.cli.options import (
+    BatchSize,
+    Data,
+    Device,
+    Dissimilarity,
+    Force,
+    Mean,
+    Model,
+    NFit,
+    NSelect,
+    NTest,
+    NTrain,
+    Out,
+    Seed,
+    SplitSeed,
+    Std,
+)
+from upi.errors import ConfigError
+from upi.perturbation import Perturbation
+from upi.report import build_report
+from upi.runs import SCHEMA, RunFolder, new_run
+from upi.study import Spec, Splits, Table, device_of, tabulate
+from upi.zoo.classifiers import load_classifier
+from upi.zoo.datasets import load, split
+
+
+def _load(paths: list[Path]) -> dict[str, Perturbation]:
+    """Perturbations by name, from files or run folders."""
+    found: dict[str, Perturbation] = {}
+    for path in paths:
+        items = RunFolder(path).perturbations() if path.is_dir() else {path.stem: Perturbation.load(path)}
+        if not items:
+            raise ConfigError(f"--perturbation {path}: no perturbations in this folder")
+        for name, item in items.items():
+            if name in found:
+                raise ConfigError(
+                    f"--perturbation {path}: two perturbations are called {name!r}; rename a file"
+                )
+            found[name] = item
+    return found
+
+
+def _common(perturbations: dict[str, Perturbation], key: str, given: str | None) -> str:
+    """A choice that the perturbations were fitted for, unless it is given."""
+    if given is not None:
+        return given
+    values = {str(p.provenance.get(key)) for p in perturbations.values() if p.provenance.get(key)}
+    if len(values) != 1:
+        raise ConfigError(
+            f"say --{key}: the perturbations were fitted for {sorted(values) or 'nothing known'}"
+        )
+    return values.pop()
+
+
+@exit_codes
+def evaluate_command(
+    context: typer.Context,
+    model: Model,
+    perturbation: Annotated[
+        list[Path],
+        typer.Option(
+            "--perturbation", help="A .safetensors file or a run folder of 'upi fit'; repeat for several."
+        ),
+    ],
+    data: Data = "mnist-sample",
+    saliency: Annotated[
+        str | None, typer.Option("--saliency", help="Map to measure; default: what the perturbations attack.")
+    ] = None,
+    dissimilarity: Dissimilarity = "relative_l2",
+    preset: Annotated[
+        str | None, typer.Option("--preset", help="protocol or paper; default: that of the perturbations.")
+    ] = None,
+    per_image_steps: Annotated[
+        int, typer.Option("--per-image-steps", min=1, help="Updates of the per-image attack.")
+    ] = 40,
+    mean: Mean = None,
+    std: Std = None,
+    n_train: NTrain = 3000,
+    n_fit: NFit = 750,
+    n_select: NSelect = 250,
+    n_test: NTest = 1000,
+    split_seed: SplitSeed = 0,
+    batch_size: BatchSize = 125,
+    device: Device = "auto",
+    out: Out = Path("runs/evaluate"),
+    seed: Seed = 0,
+    force: Force = False,
+    config: ConfigFile = None,
+) -> None:
+    """Measure perturbations on the test split and write tables, figures and a report.
+
+    Noise of equal norm, a per-image attack of equal budget, another image's map and tiny
+    noise are measured on the same images.
+    """
+    begin = time.perf_counter()
+    chosen = DataOptions(
+        data=data,
+        n_train=n_train,
+        n_fit=n_fit,
+        n_select=n_select,
+        n_test=n_test,
+        split_seed=split_seed,
+        batch_size=batch_size,
+    )
+    with new_run(out, force=force) as folder:
+        items = _load(perturbation)
+        ball = next(iter(items.values())).ball
+        saliency = _common(items, "saliency", saliency)
+        spec = Spec(
+            key="gradient" if saliency == "gradient" else saliency,
+            saliency=saliency,
+            dissimilarity=dissimilarity,
+            norm=ball.norm,
+            eps=ball.eps,
+            preset=_common(items, "preset", preset),
+            seed=seed,
+            per_image_steps=per_image_steps,
+        )
+        classifier, about = load_classifier(model, mean=mean, std=std)
+        classifier.net.to(device_of(device))
+        with stages() as stage:
+            stage("load images")
+            images = load(data, split="test" if n_train + n_fit + n_select == 0 else "train")
+            parts = split(images, chosen.sizes(), seed=split_seed)
+            splits = Splits([], [], parts["test"].batches(batch_size))
+            evaluation, pictures = tabulate(classifier, spec, splits, items, stage=stage)
+        table = Table(spec, evaluation, items, pictures)
+        facts: dict[str, Any] = {
+            "model": {**about, "fingerprint": classifier.fingerprint()},
+            "classes": images.classes,
+        }
+        source = {"name": images.name, "fingerprint": images.fingerprint(), "splits": chosen.sizes()}
+        folder.write_json("config.json", config_record(context, data=source, **facts))
+        folder.write_per_sample({spec.key: evaluation})
+        folder.write_examples({spec.key: pictures})
+        suffix = "" if spec.key == "gradient" else f"--{spec.key}"
+        for name, item in items.items():
+            folder.write_perturbation(name.partition("--")[0] + suffix, item)
+        folder.write_json(
+            "metrics.json",
+            {
+                "schema": SCHEMA,
+                "dataset": images.name,
+                "model": {
+                    "arch": about["arch"],
+                    "test_accuracy": about.get("test_accuracy"),
+                    "fingerprint": classifier.fingerprint(),
+                },
+                "tables": [table.to_dict()],
+                "flags": [{"table": spec.key, **flag.to_dict()} for flag in evaluation.flags],
+                "seconds": {"total": round(time.perf_counter() - begin, 2)},
+            },
+        )
+        build_report(folder, shown_as=out)
+    show(evaluation, f"{spec.saliency}: {ball.norm} eps = {ball.eps:g}, {evaluation.n_test} test images")
+    console.print(f"Report: [bold]{out / 'report.html'}[/]")

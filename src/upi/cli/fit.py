@@ -1,0 +1,115 @@
+"""``upi fit``: a universal perturbation against a classifier."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from upi.cli.config import ConfigFile, DataOptions, config_record
+from upi.cli.console import console, stages
+from upi.cli.exits import exit_codes
+from upi.cli.options import (
+    BatchSize,
+    Data,
+    Device,
+    Dissimilarity,
+    Eps,
+    Force,
+    Mean,
+    Model,
+    NFit,
+    Norm,
+    NSelect,
+    NTest,
+    NTrain,
+    Out,
+    Preset,
+    Saliency,
+    Seed,
+    SplitSeed,
+    Std,
+)
+from upi.runs import new_run
+from upi.study import METHODS, UNIVERSAL, Spec, Splits, device_of, fit
+from upi.zoo.classifiers import load_classifier
+from upi.zoo.datasets import load, split
+
+
+@exit_codes
+def fit_command(
+    context: typer.Context,
+    model: Model,
+    data: Data = "mnist-sample",
+    method: Annotated[
+        list[str], typer.Option("--method", help=f"{', '.join(METHODS)}; repeat for several.")
+    ] = list(UNIVERSAL),  # noqa: B006
+    saliency: Saliency = "gradient",
+    dissimilarity: Dissimilarity = "relative_l2",
+    norm: Norm = "l2",
+    eps: Eps = "2.0",
+    preset: Preset = "protocol",
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Updates of UPI-Grad and class-uap.")] = 200,
+    prediction_price: Annotated[
+        float,
+        typer.Option("--prediction-price", min=0.0, help="Price on changing the prediction; 0 for none."),
+    ] = 0.1,
+    clip: Annotated[
+        bool, typer.Option(help="Fit for images clipped to [0, 1], as the evaluation uses them.")
+    ] = True,
+    mean: Mean = None,
+    std: Std = None,
+    n_train: NTrain = 3000,
+    n_fit: NFit = 750,
+    n_select: NSelect = 250,
+    n_test: NTest = 1000,
+    split_seed: SplitSeed = 0,
+    batch_size: BatchSize = 64,
+    device: Device = "auto",
+    out: Out = Path("runs/fit"),
+    seed: Seed = 0,
+    force: Force = False,
+    config: ConfigFile = None,
+) -> None:
+    """Find one pattern that changes the saliency map of every image, on the fit split.
+
+    Writes perturbations/NAME.safetensors, one per method. Measure them with 'upi evaluate',
+    on images that were not used here.
+    """
+    chosen = DataOptions(
+        data=data,
+        n_train=n_train,
+        n_fit=n_fit,
+        n_select=n_select,
+        n_test=n_test,
+        split_seed=split_seed,
+        batch_size=batch_size,
+    )
+    spec = Spec(
+        key=saliency,
+        saliency=saliency,
+        dissimilarity=dissimilarity,
+        norm=norm,
+        eps=eps,
+        preset=preset,
+        seed=seed,
+        steps=steps,
+        prediction_price=prediction_price,
+        clip=clip,
+    )
+    with new_run(out, force=force) as folder:
+        classifier, about = load_classifier(model, mean=mean, std=std)
+        classifier.net.to(device_of(device))
+        with stages() as stage:
+            stage("load images")
+            images = load(data)
+            parts = split(images, chosen.sizes(), seed=split_seed)
+            splits = Splits(parts["fit"].batches(batch_size), parts["select"].batches(250), [])
+            for name in method:
+                found = fit(name, classifier, spec, splits, seed=seed, progress=stage(name))
+                folder.write_perturbation(name, found)
+        facts = {"model": {**about, "fingerprint": classifier.fingerprint()}, "classes": images.classes}
+        source = {"name": images.name, "fingerprint": images.fingerprint(), "splits": chosen.sizes()}
+        folder.write_json("config.json", config_record(context, data=source, **facts))
+    console.print(f"{', '.join(method)}: perturbations in {out / 'perturbations'}")

@@ -1,0 +1,18 @@
+"""The console script's first line: a clear word where the command line's packages are missing."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run ``upi``."""
+    try:
+        from upi.cli.app import app
+    except ModuleNotFoundError as error:
+        if error.name is not None and error.name.startswith("upi"):
+            raise
+        sys.exit(f"upi: the command line needs {error.name}; install it with: pip install 'upi-xai[cli]'")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    app()

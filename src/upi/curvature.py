@@ -1,0 +1,202 @@
+"""Where networks meet ``linalg``: the rows of G, and the curvature of the map change.
+
+Rows need Z != 0, because D has no gradient at zero; Z is drawn once per sample from the
+seed, so that G is one fixed matrix however often it is passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from upi import dissimilarity as dissimilarities
+from upi.classifier import Classifier
+from upi.distributed import shard
+from upi.errors import ConfigError
+from upi.linalg import Operator, RowOperator, Term
+from upi.loading import count_of
+from upi.objective import MapChange, batches, gradients, require_gradient
+from upi.perturbation import in_box
+from upi.seeding import generator, normal_like
+from upi.types import Batch, Dissimilarity, Loader, Progress
+
+
+@dataclass(frozen=True)
+class Source:
+    """The images an operator runs over, and how they are explained."""
+
+    model: Classifier
+    objective: MapChange
+    loader: Loader
+    correct_only: bool = False
+    progress: Progress | None = None
+
+    def batches(self) -> Iterator[Batch]:
+        """One pass of prepared batches."""
+        total = count_of(self.loader)
+        for batch in batches(self.model, self.objective, self.loader, correct_only=self.correct_only):
+            yield batch
+            if self.progress is not None:
+                self.progress(batch.index + 1, total)
+
+
+@dataclass(frozen=True)
+class RowPlan:
+    """How the rows of G are drawn.
+
+    Attributes:
+        sigma: Deviation of the smoothing noise Z, above zero.
+        draws: Draws of Z per image: further rows (gradient), or averaged in one (Stein).
+        seed: Fixes Z.
+        clip: Look at clip(x + Z) instead of x + Z.
+    """
+
+    sigma: float
+    draws: int
+    seed: int
+    clip: bool = False
+
+    def seen(self, point: Tensor) -> Tensor:
+        """The images the network sees for points x + Z."""
+        return in_box(point) if self.clip else point
+
+
+def smoothing(batch: Batch, plan: RowPlan, draw: int) -> Tensor:
+    """The noise Z ~ N(0, sigma^2 I) of one draw, (N, C, H, W), fixed by seed and batch."""
+    return plan.sigma * normal_like(batch.x, generator(plan.seed, "rows", shard(), batch.index, draw))
+
+
+def gradient_rows(source: Source, batch: Batch, plan: RowPlan) -> Iterator[Tensor]:
+    """grad D(I(x_i), I(x_i + Z)) by differentiating through the map: (N, d) for each draw.
+
+    Every draw is a row of its own. Averaged over Z the rows would tend to zero, since D is
+    nearly even in Z; stacked, they say along which directions D rises.
+    """
+    for draw in range(plan.draws):
+        point = batch.x + smoothing(batch, plan, draw)
+        seen = plan.seen(point)
+        rows = gradients(source.model, source.objective, batch, seen, where="rows of G").gradient
+        yield (rows * (seen == point) if plan.clip else rows).flatten(1)
+
+
+def stein_rows(source: Source, batch: Batch, plan: RowPlan) -> Iterator[Tensor]:
+    """g_i = E_Z[Z D(I(x_i), I(x_i + Z))] / sigma^2 from map values only, (N, d).
+
+    From each value the mean of the other draws is subtracted, which leaves the expectation
+    alone and removes most of the variance.
+    """
+    draws = plan.draws
+    noise = [smoothing(batch, plan, draw) for draw in range(draws)]
+    with torch.no_grad():
+        values = torch.stack(
+            [source.objective.values(source.model, batch, plan.seen(batch.x + z)).detach() for z in noise]
+        )
+    centred = (values - values.mean(0)) * (draws / (draws - 1) if draws > 1 else 1.0)
+    weights = centred if draws > 1 else values
+    total = torch.zeros_like(batch.x)
+    for weight, z in zip(weights, noise, strict=True):
+        total += weight[:, None, None, None] * z
+    yield (total / (draws * plan.sigma**2)).flatten(1)
+
+
+ROWS: dict[str, Callable[[Source, Batch, RowPlan], Iterator[Tensor]]] = {
+    "gradient": gradient_rows,
+    "stein": stein_rows,
+}
+
+
+class GradientRows(RowOperator):
+    """G^T G / n for the matrix G of per-image attack gradients; one pass per application.
+
+    Args:
+        source: Images, model and objective.
+        rows: ``"gradient"`` (double backward) or ``"stein"`` (map values only).
+        plan: The smoothing noise.
+
+    Raises:
+        ZeroGradientError: (On iteration) the first block of rows is zero.
+    """
+
+    def __init__(self, source: Source, *, rows: str, plan: RowPlan) -> None:
+        self.source, self.row, self.kind, self.plan = source, ROWS[rows], rows, plan
+        self.dim = next(source.batches()).x[0].numel()
+
+    def blocks(self) -> Iterator[Tensor]:
+        unchecked = True
+        for batch in self.source.batches():
+            for block in self.row(self.source, batch, self.plan):
+                if unchecked:
+                    require_gradient(block, where=f"{self.kind} rows of G")
+                unchecked = False
+                yield block.cpu()
+
+
+def _squared_relative_l2(clean: Tensor, perturbed: Tensor) -> Tensor:
+    return dissimilarities.squared_l2(clean, perturbed) / dissimilarities.squared_l2(clean, 0 * clean)
+
+
+def _squared_mass_center(clean: Tensor, perturbed: Tensor) -> Tensor:
+    offset = dissimilarities.mass_center_offset(clean, perturbed)
+    return offset.square().sum(1)
+
+
+def quadratic_form(dissimilarity: Dissimilarity) -> Dissimilarity:
+    """A form of D that is smooth with zero gradient at equal maps: D itself, or its square.
+
+    Raises:
+        ConfigError: D has no such form (top-k, target map).
+    """
+    if dissimilarity is dissimilarities.relative_l2:
+        return _squared_relative_l2
+    if dissimilarity is dissimilarities.mass_center:
+        return _squared_mass_center
+    if dissimilarity is dissimilarities.top_k or isinstance(dissimilarity, dissimilarities.TargetMap):
+        name = dissimilarities.name_of(dissimilarity)
+        raise ConfigError(f"{name} has no curvature at equal maps; use rows='gradient' or another one")
+    return dissimilarity
+
+
+class CurvatureOperator(Operator):
+    """The mean over images of J_i^T M_i J_i: how sharply D rises around delta = 0.
+
+    J_i is the Jacobian of delta -> I(x_i + delta), M_i the Hessian of D in its second map.
+    No smoothing noise is involved. One application costs a product with J and one with
+    J^T per image; the graph is built once per batch.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.form = quadratic_form(source.objective.dissimilarity)
+        self.dim = next(source.batches()).x[0].numel()
+
+    def _hessian(self, clean: Tensor, tangent: Tensor) -> Tensor:
+        maps = clean.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(self.form(clean, maps).sum(), maps, create_graph=True)
+        (product,) = torch.autograd.grad(slope, maps, tangent)
+        return product
+
+    def _term(self, batch: Batch) -> Term:
+        point = batch.x.clone().requires_grad_()
+        with torch.enable_grad():
+            maps = self.source.objective.saliency(self.source.model, point, batch.target)
+            if not maps.requires_grad:
+                require_gradient(torch.zeros(1), where="curvature operator")
+            dual = torch.zeros_like(maps, requires_grad=True)
+            (pulled,) = torch.autograd.grad(maps, point, dual, create_graph=True)
+
+        def product(vector: Tensor) -> Tensor:
+            shift = vector.to(point).view(1, *point.shape[1:]).expand_as(point)
+            (tangent,) = torch.autograd.grad(pulled, dual, shift, retain_graph=True)
+            with torch.enable_grad():
+                weight = self._hessian(batch.clean, tangent)
+            (back,) = torch.autograd.grad(maps, point, weight, retain_graph=True)
+            return back.sum(0).flatten().double().cpu()
+
+        return Term(lambda block: torch.stack([product(v) for v in block.T], 1), len(batch))
+
+    def terms(self) -> Iterator[Term]:
+        for batch in self.source.batches():
+            yield self._term(batch)

@@ -1,0 +1,49 @@
+"""Controls that need no fitting: noise, matched noise, another image's map, tiny noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from upi.balls import Ball
+from upi.perturbation import in_box
+from upi.seeding import generator
+
+#: Radius of the floor control as a share of eps.
+TINY = 0.01
+
+
+def noise(x: Tensor, ball: Ball, seed: int, draw: int) -> Tensor:
+    """One random pattern (1, C, H, W) on the boundary of the ball, shared by all images."""
+    return ball.boundary((1, *x.shape[1:]), generator(seed, "noise", draw)).to(x)
+
+
+def matched(x: Tensor, pattern: Tensor, ball: Ball, size: Tensor) -> Tensor:
+    """clip(x + t_i pattern), t_i such that each image's realised norm is ``size`` (N,).
+
+    Found by bisection on clipping alone. Where the box is too small, the norm falls short.
+    """
+    low = torch.zeros_like(size)
+    high = torch.full_like(size, 64.0)
+    for _ in range(24):
+        middle = (low + high) / 2
+        reached = ball.size(in_box(x + middle[:, None, None, None] * pattern) - x)
+        low, high = torch.where(reached < size, middle, low), torch.where(reached < size, high, middle)
+    return in_box(x + high[:, None, None, None] * pattern)
+
+
+def other_image(maps: Tensor, previous: Tensor | None) -> Tensor:
+    """For each map the map of another image: the ceiling of what a perturbation can do.
+
+    The maps (N, H, W) move round by one; a batch of one takes the last map before it.
+    """
+    if maps.shape[0] > 1:
+        return maps.roll(1, 0)
+    return torch.full_like(maps, torch.nan) if previous is None else previous[None]
+
+
+def mean_columns(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Sample-wise mean over several draws."""
+    return {key: torch.stack([part[key].double() for part in parts]).mean(0) for key in parts[0]}

@@ -1,0 +1,19 @@
+"""Top eigenvectors of positive semi-definite operators; knows nothing of networks."""
+
+from upi.linalg.gram import gram
+from upi.linalg.operator import MatrixRows, Operator, RowOperator, Term
+from upi.linalg.power import power
+from upi.linalg.result import EigenResult
+from upi.linalg.sketch import FrequentDirections, sketch
+
+__all__ = [
+    "EigenResult",
+    "FrequentDirections",
+    "MatrixRows",
+    "Operator",
+    "RowOperator",
+    "Term",
+    "gram",
+    "power",
+    "sketch",
+]

@@ -1,0 +1,202 @@
+"""Where saliency meets dissimilarity: the function of the perturbed image that attacks raise.
+
+Guards against the silent zero: ReLU networks with logit maps have no attack gradient, and
+returning noise as a result would look like a weak attack instead of a missing one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from upi.classifier import Classifier
+from upi.errors import DataError, ModelError, NonFiniteError, ZeroGradientError
+from upi.loading import Remembered, is_static, samples
+from upi.types import Batch, Dissimilarity, Loader, SaliencyMap, Samples
+
+
+class Objective(Protocol):
+    """What an ascent raises, sample by sample."""
+
+    def clean(self, model: Classifier, x: Tensor, target: Tensor) -> Tensor:
+        """Whatever of the clean image is needed later, (N, H, W)."""
+
+    def values(self, model: Classifier, batch: Batch, perturbed: Tensor) -> Tensor:
+        """Values (N,) at perturbed images (N, C, H, W)."""
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Values and their gradients with respect to each perturbed image."""
+
+    values: Tensor  # (N,)
+    gradient: Tensor  # (N, C, H, W); samples are independent, so row i is d value_i / d x_i
+
+
+def _margin(logits: Tensor, target: Tensor) -> Tensor:
+    own = logits.gather(1, target[:, None]).squeeze(1)
+    return own - logits.scatter(1, target[:, None], -torch.inf).amax(1)
+
+
+def _check_maps(maps: Tensor, x: Tensor) -> Tensor:
+    if not isinstance(maps, Tensor) or maps.ndim != 3 or maps.shape[0] != x.shape[0]:
+        got = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
+        raise ModelError(f"a saliency map must return (N, H, W) with N = {x.shape[0]}, got {got}")
+    return maps
+
+
+@dataclass(frozen=True)
+class MapChange:
+    """D(I(x), I(x')) minus a price for moving towards another prediction.
+
+    The price is ``prediction_price * relu(1 - margin(x') / margin(x))`` with the logit margin
+    of the explained class over the best other one: nothing while the margin is kept,
+    ``prediction_price`` at the decision boundary, more beyond.
+
+    Attributes:
+        saliency: The map I.
+        dissimilarity: The function D.
+        prediction_price: At least 0; 0 ignores the prediction.
+    """
+
+    saliency: SaliencyMap
+    dissimilarity: Dissimilarity
+    prediction_price: float = 0.0
+
+    def clean(self, model: Classifier, x: Tensor, target: Tensor) -> Tensor:
+        """Maps (N, H, W) of the clean images."""
+        return _check_maps(self.saliency(model, x, target), x).detach()
+
+    def values(self, model: Classifier, batch: Batch, perturbed: Tensor) -> Tensor:
+        """Values (N,) at ``perturbed`` (N, C, H, W)."""
+        maps = _check_maps(self.saliency(model, perturbed, batch.target), perturbed)
+        value = self.dissimilarity(batch.clean, maps)
+        if value.shape != (len(batch),):
+            raise ModelError(
+                f"a dissimilarity must return (N,) with N = {len(batch)}, got {tuple(value.shape)}"
+            )
+        return value - self._price(model, batch, perturbed) if self.prediction_price else value
+
+    def _price(self, model: Classifier, batch: Batch, perturbed: Tensor) -> Tensor:
+        with torch.no_grad():
+            margin = _margin(model(batch.x), batch.target).clamp_min(1e-3)
+        return self.prediction_price * F.relu(1 - _margin(model(perturbed), batch.target) / margin)
+
+
+@dataclass(frozen=True)
+class PredictionChange:
+    """Cross-entropy of the clean prediction, clipped per sample: the classification attack.
+
+    Clipping keeps samples that are fooled already from dominating (Shafahi et al. 2020).
+
+    Attributes:
+        ceiling: Value at which a sample stops counting; 9 leaves a probability of 1e-4.
+    """
+
+    ceiling: float = 9.0
+
+    def clean(self, model: Classifier, x: Tensor, target: Tensor) -> Tensor:
+        """Nothing is needed: an empty (N, 0, 0)."""
+        return x.new_zeros(x.shape[0], 0, 0)
+
+    def values(self, model: Classifier, batch: Batch, perturbed: Tensor) -> Tensor:
+        """Values (N,) at ``perturbed`` (N, C, H, W)."""
+        loss = F.cross_entropy(model(perturbed), batch.target, reduction="none")
+        return loss.clamp_max(self.ceiling)
+
+
+def prepare(
+    model: Classifier, objective: Objective, sample: Samples, *, correct_only: bool = False
+) -> Batch | None:
+    """Predict, optionally keep correctly classified samples, and explain the clean images.
+
+    The explained class is the prediction of the network itself, the clean map that of the
+    surrogate where one is active. None if no sample is left.
+    """
+    x = model.place(sample.x)
+    target = model.predict(x)
+    if correct_only:
+        if sample.label is None:
+            raise DataError(f"batch {sample.index}: labels are needed to keep correctly classified images")
+        keep = target == sample.label.to(target.device)
+        x, target = x[keep], target[keep]
+    if x.shape[0] == 0:
+        return None
+    return Batch(x, target, objective.clean(model, x, target), sample.index)
+
+
+def batches(
+    model: Classifier, objective: Objective, loader: Loader, *, correct_only: bool = False
+) -> Iterator[Batch]:
+    """One pass over the loader as prepared batches.
+
+    Raises:
+        DataError: No image, or none that is classified correctly where that is asked for.
+    """
+    seen, found = 0, False
+    for sample in samples(loader):
+        seen += sample.x.shape[0]
+        batch = prepare(model, objective, sample, correct_only=correct_only)
+        if batch is not None:
+            found = True
+            yield batch
+    if not found:
+        raise DataError(f"none of the {seen} images is classified correctly: nothing to explain")
+
+
+def endless_batches(
+    model: Classifier, objective: Objective, loader: Loader, *, correct_only: bool = False
+) -> Iterator[Batch]:
+    """Prepared batches without end; those of a static loader are explained only once."""
+    passes: Iterable[Batch] | None = None
+    if is_static(loader):
+        passes = Remembered(batches(model, objective, loader, correct_only=correct_only))
+    while True:
+        yield from passes or batches(model, objective, loader, correct_only=correct_only)
+
+
+def gradients(
+    model: Classifier, objective: Objective, batch: Batch, perturbed: Tensor, *, where: str
+) -> Gradients:
+    """Values and per-sample gradients by one backward pass of the summed objective.
+
+    Raises:
+        NonFiniteError: A value or gradient is NaN or infinite; names ``where`` and the samples.
+    """
+    point = perturbed.detach().requires_grad_()
+    with torch.enable_grad():
+        values = objective.values(model, batch, point)
+        if values.requires_grad:
+            (gradient,) = torch.autograd.grad(values.sum(), point, allow_unused=True)
+        else:
+            gradient = None
+    gradient = torch.zeros_like(point) if gradient is None else gradient
+    bad = ~(torch.isfinite(values) & torch.isfinite(gradient).flatten(1).all(1))
+    if bad.any():
+        raise NonFiniteError(
+            f"{where}: batch {batch.index} gave NaN or infinity in samples {bad.nonzero()[:8, 0].tolist()}"
+            "; the perturbation was not changed"
+        )
+    return Gradients(values.detach(), gradient)
+
+
+def require_gradient(gradient: Tensor, *, where: str) -> None:
+    """Refuse an attack gradient that is exactly zero for every sample.
+
+    Raises:
+        ZeroGradientError: With the likely causes and the remedy of each.
+    """
+    if bool((gradient != 0).any()):
+        return
+    raise ZeroGradientError(
+        f"{where}: the attack gradient is exactly zero for every sample. A piecewise-linear (ReLU) "
+        "network with a logit map has none: fit with the softplus surrogate (surrogate=..., a number), "
+        "explain the softmax score (saliency=upi.saliency.Gradient(score='softmax')), or use "
+        "UPIPCA(rows='stein'), which needs map values only. A custom map must stay attached to "
+        "the images it is given; the map of a linear model does not move at all."
+    )

@@ -1,0 +1,134 @@
+"""Figures from results: each function draws one, and never sees a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor
+
+from upi.perturbation import Perturbation
+from upi.report.style import MAP_COLOURS, colour, name
+
+PARTS = ("x", "perturbed", "clean_map", "perturbed_map")
+RULES = ("most", "median", "least")
+
+
+def _picture(image: Tensor) -> NDArray[Any]:
+    pixels = image.permute(1, 2, 0).numpy()
+    return pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
+
+
+def _bare(axes: Axes) -> None:
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.grid(visible=False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def perturbations(items: Mapping[str, Perturbation]) -> Figure:
+    """Each pattern as an image: red adds brightness, blue takes it away (mean over channels)."""
+    figure, grid = plt.subplots(1, len(items), figsize=(2.5 * len(items), 2.9), squeeze=False)
+    limit = max(float(p.delta.mean(0).abs().max()) for p in items.values())
+    for axes, (title, item) in zip(grid[0], items.items(), strict=True):
+        drawn = axes.imshow(item.delta.mean(0).numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit)
+        axes.set_title(title, fontsize=10)
+        _bare(axes)
+    bar = figure.colorbar(drawn, ax=list(grid[0]), fraction=0.02, pad=0.02, shrink=0.7)
+    bar.set_label("change of pixel value", fontsize=8)
+    return figure
+
+
+def examples(items: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> Figure:
+    """Before and after for one perturbation: a line per rule, images and maps side by side.
+
+    Both maps of a line share one colour scale.
+    """
+    chosen = sorted(items, key=lambda item: RULES.index(item["rule"]))
+    figure, grid = plt.subplots(len(chosen), 4, figsize=(7.2, 1.95 * len(chosen)), squeeze=False)
+    heads = ("image", "image + pattern", "map before", "map after")
+    for line, item in zip(grid, chosen, strict=True):
+        top = float(np.quantile(np.stack([item["clean_map"], item["perturbed_map"]]), 0.998))
+        for axes, part, head in zip(line, PARTS, heads, strict=True):
+            if part in ("x", "perturbed"):
+                axes.imshow(_picture(item[part]), cmap="gray", vmin=0, vmax=1)
+            else:
+                axes.imshow(item[part].numpy(), cmap=MAP_COLOURS, vmin=0, vmax=top)
+            _bare(axes)
+            if line is grid[0]:
+                axes.set_title(head, fontsize=9)
+        label, prediction = (_class(classes, item[k]) for k in ("label", "prediction"))
+        line[0].set_ylabel(f"{item['rule']} changed", fontsize=9)
+        line[1].set_xlabel(f"predicted {prediction} (label {label})", fontsize=8)
+        line[3].set_xlabel(f"relative change {item['value']:.2f}", fontsize=8)
+    figure.subplots_adjust(wspace=0.06, hspace=0.22)
+    return figure
+
+
+def _class(classes: Sequence[str], index: int) -> str:
+    return classes[index] if 0 <= index < len(classes) else str(index)
+
+
+def eps_curve(points: Sequence[Mapping[str, Any]], norm: str) -> Figure:
+    """Mean map change and share of changed predictions against the radius."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4))
+    rows = [
+        row for row in dict.fromkeys(p["name"] for p in points) if row not in ("other-image", "tiny-noise")
+    ]
+    for row in rows:
+        mine = [p for p in points if p["name"] == row]
+        radii = [p["eps"] for p in mine]
+        left.plot(radii, [p["mean"] for p in mine], "o-", ms=3.5, color=colour(row), label=name(row))
+        low, high = zip(*(p["ci95"] for p in mine), strict=True)
+        left.fill_between(radii, low, high, color=colour(row), alpha=0.15, lw=0)
+        right.plot(radii, [100 * p["changed"] for p in mine], "o-", ms=3.5, color=colour(row))
+    left.set(xlabel=f"{norm} radius", ylabel="mean change of the map", ylim=(0, None))
+    right.set(xlabel=f"{norm} radius", ylabel="changed predictions, %", ylim=(0, None))
+    left.legend(fontsize=8, loc="lower right")
+    figure.tight_layout()
+    return figure
+
+
+def distribution(columns: Mapping[str, NDArray[Any]]) -> Figure:
+    """Share of test samples whose map changes by more than a threshold."""
+    figure, axes = plt.subplots(figsize=(6.4, 3.4))
+    for row, values in columns.items():
+        ordered = np.sort(values[np.isfinite(values)])
+        share = 100 * (1 - np.arange(len(ordered)) / len(ordered))
+        style = "--" if row == "random-matched" else "-"
+        axes.plot(ordered, share, style, color=colour(row), label=name(row), lw=1.6)
+    axes.set(
+        xlabel="change of the map exceeds", ylabel="share of test images, %", ylim=(0, 102), xlim=(0, None)
+    )
+    axes.legend(fontsize=8)
+    figure.tight_layout()
+    return figure
+
+
+def spectrum(items: Mapping[str, Sequence[float]]) -> Figure:
+    """Leading singular values of G, relative to the first."""
+    figure, axes = plt.subplots(figsize=(6.4, 3.0))
+    for number, (title, values) in enumerate(items.items()):
+        relative = np.asarray(values) / values[0]
+        axes.plot(np.arange(1, len(relative) + 1), relative, "o-", ms=4, color=f"C{number}", label=title)
+    axes.set(xlabel="component", ylabel="singular value / first", ylim=(0, 1.05))
+    axes.legend(fontsize=8)
+    figure.tight_layout()
+    return figure
+
+
+def history(items: Mapping[str, Sequence[float]]) -> Figure:
+    """UPI-Grad's objective on its minibatches, step by step."""
+    figure, axes = plt.subplots(figsize=(6.4, 3.0))
+    for number, (title, values) in enumerate(items.items()):
+        axes.plot(np.arange(1, len(values) + 1), values, color=f"C{number}", label=title, lw=1.2)
+    axes.set(xlabel="step", ylabel="objective (surrogate)", ylim=(0, None))
+    axes.legend(fontsize=8)
+    figure.tight_layout()
+    return figure

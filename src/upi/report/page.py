@@ -1,0 +1,135 @@
+"""The report: one self-contained HTML page, from the files of a run folder alone."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from upi.perturbation import Perturbation
+from upi.report import figures
+from upi.report.style import look, name
+from upi.report.words import NORMS, headline, map_name
+from upi.runs import RunFolder
+from upi.storage import write_atomic
+
+
+class _Figures:
+    """Draws figures into figures/*.png and hands them to the page as data."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+
+    def add(self, stem: str, figure: Figure) -> Markup:
+        """Save the figure and return it as an inline image."""
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", metadata={"Software": None})
+        plt.close(figure)
+        write_atomic(self.folder.path / "figures" / f"{stem}.png", buffer.getvalue())
+        data = base64.b64encode(buffer.getvalue()).decode()
+        return Markup(f'<img src="data:image/png;base64,{data}" alt="{stem}">')
+
+
+def _titled(patterns: Mapping[str, Perturbation], key: str) -> dict[str, Perturbation]:
+    """The patterns of one table, by the row's name for people."""
+    suffix = "" if key == "gradient" else f"--{key}"
+    mine = {}
+    for stem, item in patterns.items():
+        row, _, table = stem.partition("--")
+        if (f"--{table}" if table else "") == suffix:
+            mine[name(row)] = item
+    return mine
+
+
+def _evidence(patterns: Mapping[str, Perturbation], key: str, method: str) -> dict[str, list[float]]:
+    found = {}
+    for stem, item in patterns.items():
+        values = item.provenance.get(key) or []
+        if item.provenance.get("method") == method and values:
+            found[stem] = list(values)
+    return found
+
+
+def _section(
+    table: Mapping[str, Any],
+    drawn: _Figures,
+    patterns: Mapping[str, Perturbation],
+    captions: list[dict[str, Any]],
+    samples: Mapping[tuple[str, str], Any],
+    classes: list[str],
+) -> dict[str, Any]:
+    """One table with its figures."""
+    key = table["key"]
+    mine = _titled(patterns, key)
+    grids = []
+    for row in dict.fromkeys(c["row"] for c in captions if c["table"] == key):
+        chosen = [c for c in captions if c["table"] == key and c["row"] == row]
+        grids.append((name(row), drawn.add(f"examples-{key}-{row}", figures.examples(chosen, classes))))
+    columns = {row: values for (of, row), values in samples.items() if of == key and row != "tiny-noise"}
+    return {
+        "table": table,
+        "title": map_name(table),
+        "headline": headline(table),
+        "patterns": drawn.add(f"perturbations-{key}", figures.perturbations(mine)) if mine else None,
+        "distribution": drawn.add(f"distribution-{key}", figures.distribution(columns)) if columns else None,
+        "grids": grids,
+    }
+
+
+def build_report(folder: RunFolder, *, shown_as: Path | None = None) -> Path:
+    """Write figures/*.png and report.html from the results in ``folder``.
+
+    Args:
+        folder: A run folder with config.json and metrics.json.
+        shown_as: The path named on the page, where the folder will be renamed later.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        RunFolderError: Results are missing or damaged.
+    """
+    config, metrics = folder.config(), folder.metrics()
+    patterns, captions, samples = folder.perturbations(), folder.examples(), folder.per_sample()
+    classes = list(config.get("classes", []))
+    drawn = _Figures(folder)
+    with look():
+        sections = [
+            _section(table, drawn, patterns, captions, samples, classes) for table in metrics["tables"]
+        ]
+        curve = metrics.get("eps_curve")
+        points = curve["points"] if curve else []
+        norm = NORMS.get(metrics["tables"][0]["norm"], "")
+        spectra = _evidence(patterns, "spectrum", "UPIPCA")
+        histories = _evidence(patterns, "history", "UPIGrad")
+        extra = {
+            "curve": drawn.add("eps-curve", figures.eps_curve(points, norm)) if points else None,
+            "spectrum": drawn.add("spectrum", figures.spectrum(spectra)) if spectra else None,
+            "history": drawn.add("history", figures.history(histories)) if histories else None,
+        }
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string((files("upi.report") / "page.html").read_text())
+    page = template.render(
+        config=config,
+        metrics=metrics,
+        sections=sections,
+        curve_info=curve,
+        **extra,
+        name=name,
+        norms=NORMS,
+        options=json.dumps(config.get("options", {}), indent=2),
+        command=" ".join(config.get("argv", [])),
+        folder=str(shown_as or folder.path),
+    )
+    return write_atomic(folder.path / "report.html", page)

@@ -1,0 +1,69 @@
+"""The report's sentences: what was found, in plain words with its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+NORMS = {"l2": "ℓ2", "linf": "ℓ∞"}
+MAPS = {
+    "gradient": "simple-gradient map",
+    "integrated_gradients": "integrated-gradients map",
+    "smoothgrad": "SmoothGrad map",
+    "input_x_gradient": "input × gradient map",
+}
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The finding in one sentence, its controls in another."""
+
+    finding: str
+    controls: str
+
+
+def percent(value: float) -> str:
+    """A share in whole percent."""
+    return f"{100 * value:.0f} %"
+
+
+def rows_of(table: Mapping[str, Any]) -> dict[str, Any]:
+    """The rows of a table by name."""
+    return {row["name"]: row for row in table["rows"]}
+
+
+def map_name(table: Mapping[str, Any]) -> str:
+    """The map of a table, for people."""
+    plain = MAPS.get(table["saliency"], str(table["saliency"]))
+    return f"{plain} of the softmax output" if table.get("preset") == "paper" else plain
+
+
+def strongest(table: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The universal row with the largest change, if there is one."""
+    found = [row for row in table["rows"] if row["kind"] == "universal" and row["dissimilarity"]["n"]]
+    return max(found, key=lambda row: float(row["dissimilarity"]["mean"]), default=None)
+
+
+def headline(table: Mapping[str, Any]) -> Headline | None:
+    """The sentences for one table, or None where there is no universal perturbation."""
+    row = strongest(table)
+    if row is None:
+        return None
+    rows, value = rows_of(table), row["dissimilarity"]
+    low, high = value["ci95"]
+    size = f"{NORMS.get(table['norm'], table['norm'])} size {table['eps']:g}"
+    finding = (
+        f"One fixed pattern of {size} changes the {map_name(table)} of an unseen image by "
+        f"{percent(value['mean'])} (95 % interval {percent(low)} to {percent(high)}), while "
+        f"{percent(1 - row['prediction_changed'])} of the predictions stay."
+    )
+    parts = []
+    for key, words in (
+        ("random", "Noise of the same size changes it by {}"),
+        ("random-matched", "noise scaled to the same realised size by {}"),
+        ("per-image", "an attack made for each image by {}"),
+    ):
+        if key in rows:
+            parts.append(words.format(percent(rows[key]["dissimilarity"]["mean"])))
+    return Headline(finding, "; ".join(parts) + "." if parts else "")

@@ -1,0 +1,225 @@
+"""From a classifier and split data to a table: the fits, the controls, the evaluation.
+
+What ``upi demo``, ``upi fit`` and ``upi evaluate`` have in common. Guards against numbers
+that depend on a lucky seed: universal attacks are fitted several times and the spread of
+their means is reported beside the first fit's row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from upi.attacks import UPIPCA, ClassUAP, PerImageAttack, RandomPerturbation, UPIGrad
+from upi.classifier import Classifier
+from upi.errors import unknown_name
+from upi.evaluation import Evaluation, Example, evaluate, examples
+from upi.perturbation import Perturbation
+from upi.types import Perturber, Progress
+
+Batches = Sequence[tuple[Tensor, Tensor]]
+Stage = Callable[[str], Progress]
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Disjoint parts of the data; test is for reporting only."""
+
+    fit: Batches
+    select: Batches
+    test: Batches
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What one table is about.
+
+    Attributes:
+        key: Name of the table in files.
+        saliency, dissimilarity, norm, eps, preset, seed: As in the attacks.
+        steps: Updates of UPI-Grad and ClassUAP.
+        per_image_steps: Updates of the per-image attack.
+        prediction_price: Price of UPI-Grad on changing the prediction.
+        clip: Fit for the clipped images that the evaluation looks at.
+        fits: Fits of each universal attack, at seeds seed, seed + 1, ...
+    """
+
+    key: str
+    saliency: str = "gradient"
+    dissimilarity: str = "relative_l2"
+    norm: str = "l2"
+    eps: float | str = 2.0
+    preset: str = "protocol"
+    seed: int = 0
+    steps: int = 200
+    per_image_steps: int = 40
+    prediction_price: float = 0.1
+    clip: bool = True
+    fits: int = 3
+
+    def shared(self, seed: int) -> dict[str, Any]:
+        """The constructor's first words of every attack."""
+        names = ("saliency", "dissimilarity", "norm", "eps", "preset")
+        return {**{name: getattr(self, name) for name in names}, "seed": seed}
+
+
+def _upi_grad(model: Classifier, spec: Spec, seed: int) -> UPIGrad:
+    paper = spec.preset == "paper"
+    return UPIGrad(
+        model,
+        **spec.shared(seed),
+        steps=spec.steps,
+        prediction_price=0.0 if paper else spec.prediction_price,
+        clip=spec.clip and not paper,
+    )
+
+
+def _upi_pca(model: Classifier, spec: Spec, seed: int) -> UPIPCA:
+    return UPIPCA(model, **spec.shared(seed), clip=spec.clip and spec.preset != "paper")
+
+
+def _class_uap(model: Classifier, spec: Spec, seed: int) -> ClassUAP:
+    return ClassUAP(model, **spec.shared(seed), steps=spec.steps)
+
+
+METHODS: dict[str, Callable[[Classifier, Spec, int], UPIGrad | UPIPCA | ClassUAP]] = {
+    "upi-pca": _upi_pca,
+    "upi-grad": _upi_grad,
+    "class-uap": _class_uap,
+}
+UNIVERSAL = ("upi-pca", "upi-grad")
+
+
+def fit(
+    name: str, model: Classifier, spec: Spec, splits: Splits, *, seed: int, progress: Progress | None = None
+) -> Perturbation:
+    """Fit one method by name.
+
+    Raises:
+        ConfigError: The name is unknown.
+    """
+    if name not in METHODS:
+        raise unknown_name("method", name, METHODS)
+    return METHODS[name](model, spec, seed).fit(splits.fit, select=splits.select, progress=progress)
+
+
+@dataclass(frozen=True)
+class Table:
+    """An evaluation with what belongs beside it."""
+
+    spec: Spec
+    evaluation: Evaluation
+    perturbations: Mapping[str, Perturbation]
+    examples: Sequence[Example] = ()
+    seed_means: Mapping[str, Sequence[float]] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The table of metrics.json."""
+        spread = {
+            name: {"means": list(means), "min": min(means), "max": max(means)}
+            for name, means in self.seed_means.items()
+        }
+        extra = {"key": self.spec.key, "preset": self.spec.preset, "seed_spread": spread}
+        return {**extra, **self.evaluation.to_dict()}
+
+
+def _spread(
+    model: Classifier, spec: Spec, splits: Splits, first: Evaluation, stage: Stage
+) -> dict[str, list[float]]:
+    means = {name: [first.rows[name].dissimilarity.mean] for name in UNIVERSAL}
+    for number in range(1, spec.fits):
+        for name in UNIVERSAL:
+            again = fit(
+                name,
+                model,
+                spec,
+                splits,
+                seed=spec.seed + number,
+                progress=stage(f"{spec.key}: {name}, fit {number + 1} of {spec.fits}"),
+            )
+            table = evaluate(
+                model,
+                {name: again},
+                splits.test,
+                saliency=spec.saliency,
+                dissimilarity=spec.dissimilarity,
+                preset=spec.preset,
+                controls=False,
+            )
+            means[name].append(_own(table, name))
+    return means
+
+
+def _own(table: Evaluation, name: str) -> float:
+    return float(np.nanmean(table.per_sample[name]["dissimilarity"]))
+
+
+def tabulate(
+    model: Classifier, spec: Spec, splits: Splits, perturbations: Mapping[str, Perturber], *, stage: Stage
+) -> tuple[Evaluation, list[Example]]:
+    """Evaluate perturbations with every control, and pick example images by rule."""
+    per_image = PerImageAttack(model, **spec.shared(spec.seed), steps=spec.per_image_steps)
+    rows: dict[str, Perturber] = {**perturbations, "per-image": per_image}
+    evaluation = evaluate(
+        model,
+        rows,
+        splits.test,
+        saliency=spec.saliency,
+        dissimilarity=spec.dissimilarity,
+        preset=spec.preset,
+        seed=spec.seed,
+        progress=stage(f"{spec.key}: evaluate on test"),
+    )
+    shown = {name: p for name, p in rows.items() if name in evaluation.rows and name != "class-uap"}
+    noise = RandomPerturbation(model, **spec.shared(spec.seed))
+    shown["random"] = noise.pattern(tuple(splits.test[0][0].shape[1:]))
+    pictures = examples(
+        model,
+        shown,
+        splits.test,
+        evaluation.per_sample,
+        saliency=spec.saliency,
+        dissimilarity=spec.dissimilarity,
+        preset=spec.preset,
+    )
+    return evaluation, pictures
+
+
+def study(
+    model: Classifier,
+    spec: Spec,
+    splits: Splits,
+    *,
+    stage: Stage,
+    ready: Mapping[str, Perturbation] | None = None,
+) -> Table:
+    """Fit UPI-PCA, UPI-Grad and ClassUAP, then evaluate them beside every control.
+
+    Args:
+        model: The classifier.
+        spec: What the table is about.
+        splits: Data.
+        stage: Called with the name of each stage; returns that stage's progress callback.
+        ready: Perturbations that need no fitting again.
+    """
+    perturbations = dict(ready or {})
+    for name in METHODS:
+        if name not in perturbations:
+            progress = stage(f"{spec.key}: {name}")
+            perturbations[name] = fit(name, model, spec, splits, seed=spec.seed, progress=progress)
+    ordered = {name: perturbations[name] for name in METHODS}
+    evaluation, pictures = tabulate(model, spec, splits, ordered, stage=stage)
+    means = _spread(model, spec, splits, evaluation, stage)
+    return Table(spec, evaluation, ordered, pictures, means)
+
+
+def device_of(name: str) -> torch.device:
+    """``auto`` is the first CUDA device where there is one, else the CPU."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)

@@ -1,0 +1,140 @@
+"""Smooth stand-ins for piecewise-linear activations, inside a context that always restores.
+
+A ReLU network is piecewise linear, so the map of its logit is piecewise constant and
+the attack gradient is exactly zero almost everywhere. Inside ``smooth(beta)`` every
+ReLU, as a module or as a function call, is computed as softplus(beta); the module
+itself is never touched. Max-pooling is left alone. Evaluation happens outside.
+
+Softplus for the *attack gradient* follows Dombrowski et al. (NeurIPS 2019).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
+
+from upi.errors import ConfigError
+
+
+def _is_zero(bound: Any) -> bool:
+    return isinstance(bound, (int, float)) and bound == 0
+
+
+class _Smooth:
+    """Softplus forms of the piecewise-linear activations, signatures as in ``torch``."""
+
+    def __init__(self, beta: float) -> None:
+        self.beta = beta
+
+    def relu(self, x: Tensor, inplace: bool = False) -> Tensor:
+        out = F.softplus(x.clone() if inplace else x, beta=self.beta)
+        return x.copy_(out) if inplace else out
+
+    def relu_(self, x: Tensor) -> Tensor:
+        return self.relu(x, inplace=True)
+
+    def relu6(self, x: Tensor, inplace: bool = False) -> Tensor:
+        return self.hardtanh(x, 0.0, 6.0, inplace)
+
+    def hardtanh(
+        self, x: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
+    ) -> Tensor:
+        source = x.clone() if inplace else x
+        out = min_val + self.relu(source - min_val) - self.relu(source - max_val)
+        return x.copy_(out) if inplace else out
+
+    def leaky_relu(self, x: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
+        source = x.clone() if inplace else x
+        out = negative_slope * source + (1 - negative_slope) * self.relu(source)
+        return x.copy_(out) if inplace else out
+
+    def prelu(self, x: Tensor, weight: Tensor) -> Tensor:
+        slope = weight.reshape(-1, *[1] * (x.ndim - 2)) if weight.numel() > 1 else weight
+        return slope * x + (1 - slope) * self.relu(x)
+
+    def hardsigmoid(self, x: Tensor, inplace: bool = False) -> Tensor:
+        source = x.clone() if inplace else x
+        out = self.relu6(source + 3) / 6
+        return x.copy_(out) if inplace else out
+
+    def hardswish(self, x: Tensor, inplace: bool = False) -> Tensor:
+        source = x.clone() if inplace else x
+        out = source * self.relu6(source + 3) / 6
+        return x.copy_(out) if inplace else out
+
+    def clamp(self, x: Tensor, min: Any = None, max: Any = None) -> Tensor:
+        if isinstance(min, (int, float)) and isinstance(max, (int, float)):
+            return self.hardtanh(x, min, max)
+        return self.relu(x) if max is None and _is_zero(min) else torch.clamp(x, min, max)
+
+    def clamp_min(self, x: Tensor, min: Any) -> Tensor:
+        return self.relu(x) if _is_zero(min) else torch.clamp_min(x, min)
+
+    def table(self) -> dict[Callable[..., Any], Callable[..., Any]]:
+        return {
+            F.relu: self.relu,
+            torch.relu: self.relu,
+            Tensor.relu: self.relu,
+            torch.relu_: self.relu_,
+            Tensor.relu_: self.relu_,
+            F.relu6: self.relu6,
+            F.hardtanh: self.hardtanh,
+            F.leaky_relu: self.leaky_relu,
+            torch.prelu: self.prelu,
+            Tensor.prelu: self.prelu,
+            F.hardsigmoid: self.hardsigmoid,
+            F.hardswish: self.hardswish,
+            torch.clamp: self.clamp,
+            Tensor.clamp: self.clamp,
+            torch.clamp_min: self.clamp_min,
+            Tensor.clamp_min: self.clamp_min,
+        }
+
+
+class _Substitute(TorchFunctionMode):  # type: ignore[misc,unused-ignore]
+    def __init__(self, table: dict[Callable[..., Any], Callable[..., Any]]) -> None:
+        super().__init__()
+        self.table = table
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return self.table.get(func, func)(*args, **(kwargs or {}))
+
+
+def check_beta(beta: float | None) -> None:
+    """Raise ``ConfigError`` unless ``beta`` is None or above zero."""
+    if beta is not None and not beta > 0:
+        raise ConfigError(f"the softplus sharpness must be above 0 (or None for no surrogate), got {beta!r}")
+
+
+@contextmanager
+def smooth(beta: float | None) -> Iterator[None]:
+    """Compute ReLU, ReLU6, leaky ReLU, PReLU and hard-swish smoothly inside this context.
+
+    softplus_beta(x) = log(1 + exp(beta * x)) / beta tends to relu(x) as beta grows. A clamp
+    at 0 counts as a ReLU. Attention runs on its plain kernel, because the fused ones have
+    no second derivative. ``Classifier.smoothed`` enters this context around the network's
+    forward pass alone, so that clamps outside the network keep their meaning.
+
+    Args:
+        beta: Sharpness, above zero; None leaves the activations alone (and still
+            selects the attention kernel that can be differentiated twice).
+
+    Raises:
+        ConfigError: ``beta`` is not above zero.
+    """
+    check_beta(beta)
+    with sdpa_kernel(SDPBackend.MATH):
+        if beta is None:
+            yield
+        else:
+            with _Substitute(_Smooth(float(beta)).table()):
+                yield

@@ -1,0 +1,1 @@
+"""Datasets by name, classifiers by name, training. Only the command line imports it."""
