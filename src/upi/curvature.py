@@ -182,14 +182,15 @@ class CurvatureOperator(Operator):
         point = batch.x.clone().requires_grad_()
         with torch.enable_grad():
             maps = self.source.objective.saliency(self.source.model, point, batch.target)
-            if not maps.requires_grad:
-                require_gradient(torch.zeros(1), where="curvature operator")
+            maps = maps + 0 * point.sum()  # a map that does not move still has a (zero) Jacobian
             dual = torch.zeros_like(maps, requires_grad=True)
             (pulled,) = torch.autograd.grad(maps, point, dual, create_graph=True)
 
         def product(vector: Tensor) -> Tensor:
             shift = vector.to(point).view(1, *point.shape[1:]).expand_as(point)
-            (tangent,) = torch.autograd.grad(pulled, dual, shift, retain_graph=True)
+            (tangent,) = torch.autograd.grad(
+                pulled, dual, shift, retain_graph=True, allow_unused=True, materialize_grads=True
+            )
             with torch.enable_grad():
                 weight = self._hessian(batch.clean, tangent)
             (back,) = torch.autograd.grad(maps, point, weight, retain_graph=True)
@@ -200,3 +201,13 @@ class CurvatureOperator(Operator):
     def terms(self) -> Iterator[Term]:
         for batch in self.source.batches():
             yield self._term(batch)
+
+    def matmat(self, block: Tensor) -> Tensor:
+        """The operator applied to (d, k).
+
+        Raises:
+            ZeroGradientError: The maps do not move to second order at all.
+        """
+        product = super().matmat(block)
+        require_gradient(product, where="curvature operator")
+        return product

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from upi.attacks.ascent import Rule
 from upi.attacks.base import Attack, check_sigma, default_sigma
 from upi.attacks.universal import UniversalSlope, raise_shared
+from upi.classifier import Classifier
 from upi.errors import ConfigError
 from upi.loading import replayable
-from upi.objective import MapChange, endless_batches
+from upi.objective import MapChange, endless_batches, gradients, require_gradient
 from upi.perturbation import Perturbation, as_perturbation
-from upi.types import Loader, Progress
+from upi.seeding import generator
+from upi.types import Batch, Loader, Progress
 
 
 @dataclass(frozen=True)
@@ -80,8 +84,18 @@ class UPIGrad(Attack):
             dim = first[0].numel()
             sigma = default_sigma(self.ball, dim, 0.1) if self.sigma is None else self.sigma
             stream = endless_batches(model, objective, loader, correct_only=self.paper)
+            if self.prediction_price:
+                self._probe(model, first)
             slope = UniversalSlope(model, objective, stream, sigma, self.seed, self.clip)
             result = raise_shared(slope, self.ball, self.rule, tuple(first.shape[1:]), progress=progress)
         return as_perturbation(
             result.delta, self.ball, self.record(sigma=sigma, history=list(result.history))
         )
+
+    def _probe(self, model: Classifier, x: Tensor) -> None:
+        """Refuse a map without attack gradient, which the price's own gradient would hide."""
+        objective, target = MapChange(self.map, self.change), model.predict(x)
+        batch = Batch(x, target, objective.clean(model, x, target), 0)
+        shift = self.ball.sample((1, *x.shape[1:]), generator(self.seed, "start"))
+        here = gradients(model, objective, batch, x + model.place(shift), where="probe")
+        require_gradient(here.gradient, where="probe")

@@ -1,6 +1,7 @@
 """Top eigenvectors of positive semi-definite operators; knows nothing of networks."""
 
 from upi.linalg.gram import gram
+from upi.linalg.krylov import krylov
 from upi.linalg.operator import MatrixRows, Operator, RowOperator, Term
 from upi.linalg.power import power
 from upi.linalg.result import EigenResult
@@ -14,6 +15,7 @@ __all__ = [
     "RowOperator",
     "Term",
     "gram",
+    "krylov",
     "power",
     "sketch",
 ]

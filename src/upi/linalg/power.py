@@ -40,9 +40,10 @@ def power(
     rng = generator(seed, "power")
     vector = torch.randn(operator.dim, generator=rng, dtype=torch.float64)
     vector /= vector.norm()
-    scale, history, average = 0.0, [], torch.zeros_like(vector)
+    scale, largest, history, average = 0.0, 1, [], torch.zeros_like(vector)
     for step, term in zip(range(steps), _endless_terms(operator), strict=False):
-        image = term.matmat(vector[:, None])[:, 0] / term.count
+        largest = max(largest, term.count)  # a short last batch must not weigh as much as a full one
+        image = term.matmat(vector[:, None])[:, 0] / largest
         quotient = float(vector @ image)
         scale = max(scale, quotient) if step < 10 else 0.9 * scale + 0.1 * quotient
         history.append(quotient)

@@ -2,8 +2,8 @@
 
 Rows: Frequent Directions (Ghashami, Liberty, Phillips, Woodruff 2016). The sketch B
 satisfies 0 <= ||G v||^2 - ||B v||^2 <= shed for every unit v, where ``shed`` is the sum of
-what was subtracted, so quality is known, not hoped for. Operators without rows: a
-single-pass Nystrom sketch (Tropp, Yurtsever, Udell, Cevher 2017).
+what was subtracted, so quality is known, not hoped for. Operators without rows have nothing
+to stream; they go to block Lanczos in the same memory.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from upi.linalg.krylov import krylov
 from upi.linalg.operator import Operator, RowOperator
 from upi.linalg.result import EigenResult
-from upi.seeding import generator
 
 
 class FrequentDirections:
@@ -69,41 +69,24 @@ class FrequentDirections:
         return EigenResult(values, right[:components], float("nan"), 1, converged=True, cosine_bound=bound)
 
 
-def _nystrom(operator: Operator, rank: int, seed: int, components: int, keep: int) -> EigenResult:
-    rng = generator(seed, "sketch")
-    width = min(rank, operator.dim)
-    test, _ = torch.linalg.qr(torch.randn(operator.dim, width, generator=rng, dtype=torch.float64))
-    image = operator.matmat(test)
-    shift = torch.finfo(torch.float64).eps * torch.linalg.matrix_norm(image)
-    image = image + shift * test
-    core = torch.linalg.cholesky((test.T @ image + image.T @ test) / 2)
-    left, singular, _ = torch.linalg.svd(
-        torch.linalg.solve_triangular(core, image.T, upper=False).T, full_matrices=False
-    )
-    values = (singular.square() - shift).clamp_min(0)
-    return EigenResult(
-        values[: max(components, keep)], left[:, :components].T.contiguous(), float("nan"), width, True
-    )
-
-
 def sketch(
     operator: Operator, *, components: int = 1, keep: int = 20, rank: int = 64, seed: int = 0
 ) -> EigenResult:
-    """Leading eigenpairs in exactly one pass over the data.
+    """Leading eigenpairs of G^T G / n in exactly one pass over the rows.
 
     Memory is ``2 * rank * d`` floats whatever the number of rows. If fewer than ``2 * rank``
     rows come in, the result is exact.
 
     Args:
-        operator: A ``RowOperator`` (Frequent Directions) or any other (Nystrom).
+        operator: A ``RowOperator``; any other goes to ``krylov``, which takes several passes.
         components: Vectors returned.
         keep: Eigenvalues returned at the most.
         rank: Sketch size l; 64 keeps the certificate useful for the spectra seen on image
             classifiers while 2 * 64 * 3 * 224^2 floats still fit into 150 MB.
-        seed: Fixes the Nystrom test matrix.
+        seed: Fixes the start of ``krylov``.
     """
     if not isinstance(operator, RowOperator):
-        return _nystrom(operator, rank, seed, components, keep)
+        return krylov(operator, components=components, keep=keep, rank=rank, seed=seed)
     directions = FrequentDirections(operator.dim, max(rank, components))
     for rows in operator.blocks():
         directions.update(rows.double())
