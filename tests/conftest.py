@@ -13,7 +13,7 @@ import upi
 from upi.types import Batch
 
 Batches = list[tuple[Tensor, Tensor]]
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # small tensors; threads only get in each other's way
 
 
 def convolutional(activation: Callable[[], nn.Module], *, seed: int = 0, channels: int = 1) -> nn.Module:
@@ -51,7 +51,7 @@ def relu_net() -> nn.Module:
 def loader(relu_net: nn.Module) -> Batches:
     """Images with the network's own predictions as labels, so that all are eligible."""
     model = upi.Classifier(relu_net)
-    return [(x, model.predict(x)) for x in images(48).split(16)]
+    return [(x, model.predict(x)) for x in torch.split(images(48), 16)]
 
 
 @pytest.fixture

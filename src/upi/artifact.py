@@ -62,7 +62,18 @@ def save_delta(path: str | Path, delta: Tensor, ball: Ball, provenance: Mapping[
         "shape": json.dumps(list(tensor.shape)),
         "provenance": json.dumps(dict(provenance), sort_keys=True),
     }
-    return write_atomic(path, save({"delta": tensor}, metadata))
+    return write_atomic(path, canonical(save({"delta": tensor}, metadata)))
+
+
+def canonical(content: bytes) -> bytes:
+    """The same safetensors file with its header in sorted order: same content, same bytes.
+
+    The library writes metadata in the order of a hash table, which differs from run to run.
+    """
+    size = int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[8 + size :]
 
 
 def _foreign(path: Path, error: Exception) -> ArtifactError:
@@ -115,6 +126,10 @@ def load_delta(path: str | Path) -> tuple[Tensor, Ball, dict[str, Any]]:
     except (KeyError, ConfigError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{path}: damaged metadata: {error}") from error
     delta = check_delta(tensors["delta"], ball, where=str(path))
-    if shape != list(delta.shape) or not isinstance(provenance, dict):
+    if not isinstance(provenance, dict):
+        raise ArtifactError(
+            f"{path}: damaged metadata: provenance is {type(provenance).__name__}, not a table"
+        )
+    if shape != list(delta.shape):
         raise ArtifactError(f"{path}: the metadata say shape {shape}, the tensor has {list(delta.shape)}")
     return delta, ball, provenance

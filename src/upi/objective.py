@@ -54,9 +54,10 @@ def _check_maps(maps: Tensor, x: Tensor) -> Tensor:
 class MapChange:
     """D(I(x), I(x')) minus a price for moving towards another prediction.
 
-    The price is ``prediction_price * relu(1 - margin(x') / margin(x))`` with the logit margin
-    of the explained class over the best other one: nothing while the margin is kept,
-    ``prediction_price`` at the decision boundary, more beyond.
+    With the logit margin m of the explained class over the best other one and its clean mean
+    over the batch M, the price is ``prediction_price * relu(min(m(x), M / 2) - m(x')) / M``:
+    nothing while the margin is kept or is comfortably large, then linear in what was lost.
+    (Dividing by each image's own margin instead lets images near the boundary dominate.)
 
     Attributes:
         saliency: The map I.
@@ -84,8 +85,10 @@ class MapChange:
 
     def _price(self, model: Classifier, batch: Batch, perturbed: Tensor) -> Tensor:
         with torch.no_grad():
-            margin = _margin(model(batch.x), batch.target).clamp_min(1e-3)
-        return self.prediction_price * F.relu(1 - _margin(model(perturbed), batch.target) / margin)
+            clean = _margin(model(batch.x), batch.target).clamp_min(0)
+            scale = clean.mean().clamp_min(torch.finfo(clean.dtype).tiny)
+        lost = torch.minimum(clean, scale / 2) - _margin(model(perturbed), batch.target)
+        return self.prediction_price * F.relu(lost) / scale
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from upi.artifact import canonical
 from upi.errors import RunFolderError
 from upi.evaluation import Evaluation, Example
 from upi.perturbation import Perturbation
@@ -131,7 +132,7 @@ class RunFolder:
                 caption = {f: getattr(example, f) for f in ("row", "rule", "sample", "label", "value")}
                 captions.append({"table": key, "stem": stem, "prediction": example.prediction, **caption})
         metadata = {"captions": json.dumps(captions)}
-        write_atomic(self.path / "examples.safetensors", save(tensors, metadata))
+        write_atomic(self.path / "examples.safetensors", canonical(save(tensors, metadata)))
 
     def config(self) -> dict[str, Any]:
         """The content of config.json."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,16 +19,14 @@ from upi.errors import ConfigError, DataError, ModelError, NonFiniteError, ZeroG
 from upi.perturbation import Perturbation
 
 FITTED: dict[str, Callable[..., Attack]] = {
-    "upi-grad": lambda *a, **k: upi.UPIGrad(*a, **{"steps": 6, **k}),
-    "upi-grad priced, clipped": lambda *a, **k: upi.UPIGrad(
-        *a, steps=6, prediction_price=0.5, clip=True, **k
-    ),
+    "upi-grad": partial(upi.UPIGrad, steps=6),
+    "upi-grad priced, clipped": partial(upi.UPIGrad, steps=6, prediction_price=0.5, clip=True),
     "upi-pca": upi.UPIPCA,
-    "upi-pca sketch": lambda *a, **k: upi.UPIPCA(*a, solver="sketch", rank=8, **k),
-    "upi-pca power": lambda *a, **k: upi.UPIPCA(*a, solver="power", steps=6, **k),
-    "upi-pca stein": lambda *a, **k: upi.UPIPCA(*a, rows="stein", draws=4, **k),
-    "upi-pca curvature": lambda *a, **k: upi.UPIPCA(*a, rows="curvature", solver="sketch", rank=4, **k),
-    "class-uap": lambda *a, **k: upi.ClassUAP(*a, steps=6, **k),
+    "upi-pca sketch": partial(upi.UPIPCA, solver="sketch", rank=8),
+    "upi-pca power": partial(upi.UPIPCA, solver="power", steps=6),
+    "upi-pca stein": partial(upi.UPIPCA, rows="stein", draws=4),
+    "upi-pca curvature": partial(upi.UPIPCA, rows="curvature", solver="sketch", rank=4),
+    "class-uap": partial(upi.ClassUAP, steps=6),
     "random": upi.RandomPerturbation,
 }
 UPI = [name for name in FITTED if name.startswith("upi")]

@@ -7,6 +7,7 @@ and the best perturbation of the l2 ball is the top right singular vector of A.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -40,16 +41,16 @@ class Planted:
 
 def _loader(seed: int) -> Batches:
     x = images(256, seed=seed, shape=(1, SIDE, SIDE))
-    return [(part, torch.zeros(len(part), dtype=torch.long)) for part in x.split(32)]
+    return [(part, torch.zeros(len(part), dtype=torch.long)) for part in torch.split(x, 32)]
 
 
 ATTACKS: dict[str, Callable[..., Attack]] = {
     "upi-grad": upi.UPIGrad,
-    "gram": lambda *a, **k: upi.UPIPCA(*a, solver="gram", **k),
-    "sketch": lambda *a, **k: upi.UPIPCA(*a, solver="sketch", rank=16, **k),
-    "power": lambda *a, **k: upi.UPIPCA(*a, solver="power", **k),
-    "curvature": lambda *a, **k: upi.UPIPCA(*a, rows="curvature", **k),
-    "curvature, sketch": lambda *a, **k: upi.UPIPCA(*a, rows="curvature", solver="sketch", rank=16, **k),
+    "gram": partial(upi.UPIPCA, solver="gram"),
+    "sketch": partial(upi.UPIPCA, solver="sketch", rank=16),
+    "power": partial(upi.UPIPCA, solver="power"),
+    "curvature": partial(upi.UPIPCA, rows="curvature"),
+    "curvature, sketch": partial(upi.UPIPCA, rows="curvature", solver="sketch", rank=16),
 }
 
 

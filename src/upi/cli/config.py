@@ -81,7 +81,13 @@ def chosen_options(context: typer.Context) -> dict[str, Any]:
     """The command's options as plain JSON values, without those about the run folder."""
     skipped = {"config", "out", "force"}
     options = {key: value for key, value in context.params.items() if key not in skipped}
-    return {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}
+    return {key: _plain(value) for key, value in options.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def environment() -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -62,10 +63,10 @@ def _range(value: Interval) -> str:
 
 def show(evaluation: Evaluation, title: str) -> None:
     """Print a table of results."""
-    table = Table(title=title, title_justify="left", header_style="bold", padding=(0, 1))
+    table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD)
     table.add_column("perturbation", no_wrap=True)
-    for head in ("map change", "95 %", "pred. kept", "top-k kept", "pred. changed", "norm", "of per-image"):
-        table.add_column(head, justify="right")
+    for head in ("map change", "95 %", "same class", "top-k kept", "flips", "norm", "of per-image"):
+        table.add_column(head, justify="right", no_wrap=head == "95 %")
     for row in evaluation.rows.values():
         style = {"universal": "bold", "control": "dim"}.get(row.kind, "")
         table.add_row(

@@ -34,13 +34,16 @@ def _bare(axes: Axes) -> None:
 
 def perturbations(items: Mapping[str, Perturbation]) -> Figure:
     """Each pattern as an image: red adds brightness, blue takes it away (mean over channels)."""
-    figure, grid = plt.subplots(1, len(items), figsize=(2.5 * len(items), 2.9), squeeze=False)
+    panels = max(3, len(items))
+    figure, grid = plt.subplots(1, panels, figsize=(2.5 * panels, 2.9), squeeze=False)
+    for axes in grid[0][len(items) :]:
+        axes.set_visible(False)
     limit = max(float(p.delta.mean(0).abs().max()) for p in items.values())
-    for axes, (title, item) in zip(grid[0], items.items(), strict=True):
+    for axes, (title, item) in zip(grid[0], items.items(), strict=False):
         drawn = axes.imshow(item.delta.mean(0).numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit)
         axes.set_title(title, fontsize=10)
         _bare(axes)
-    bar = figure.colorbar(drawn, ax=list(grid[0]), fraction=0.02, pad=0.02, shrink=0.7)
+    bar = figure.colorbar(drawn, ax=list(grid[0][: len(items)]), fraction=0.02, pad=0.02, shrink=0.7)
     bar.set_label("change of pixel value", fontsize=8)
     return figure
 
@@ -90,8 +93,8 @@ def eps_curve(points: Sequence[Mapping[str, Any]], norm: str) -> Figure:
         right.plot(radii, [100 * p["changed"] for p in mine], "o-", ms=3.5, color=colour(row))
     left.set(xlabel=f"{norm} radius", ylabel="mean change of the map", ylim=(0, None))
     right.set(xlabel=f"{norm} radius", ylabel="changed predictions, %", ylim=(0, None))
-    left.legend(fontsize=8, loc="lower right")
     figure.tight_layout()
+    figure.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 0.02), ncols=len(rows))
     return figure
 
 
@@ -117,6 +120,7 @@ def spectrum(items: Mapping[str, Sequence[float]]) -> Figure:
     for number, (title, values) in enumerate(items.items()):
         relative = np.asarray(values) / values[0]
         axes.plot(np.arange(1, len(relative) + 1), relative, "o-", ms=4, color=f"C{number}", label=title)
+    axes.set_xticks(range(1, 1 + max(len(values) for values in items.values())))
     axes.set(xlabel="component", ylabel="singular value / first", ylim=(0, 1.05))
     axes.legend(fontsize=8)
     figure.tight_layout()
@@ -128,7 +132,7 @@ def history(items: Mapping[str, Sequence[float]]) -> Figure:
     figure, axes = plt.subplots(figsize=(6.4, 3.0))
     for number, (title, values) in enumerate(items.items()):
         axes.plot(np.arange(1, len(values) + 1), values, color=f"C{number}", label=title, lw=1.2)
-    axes.set(xlabel="step", ylabel="objective (surrogate)", ylim=(0, None))
+    axes.set(xlabel="step", ylabel="objective (surrogate)")
     axes.legend(fontsize=8)
     figure.tight_layout()
     return figure

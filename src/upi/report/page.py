@@ -50,12 +50,16 @@ def _titled(patterns: Mapping[str, Perturbation], key: str) -> dict[str, Perturb
     return mine
 
 
-def _evidence(patterns: Mapping[str, Perturbation], key: str, method: str) -> dict[str, list[float]]:
+def _evidence(
+    patterns: Mapping[str, Perturbation], tables: Mapping[str, str], key: str, method: str
+) -> dict[str, list[float]]:
+    """What the fits of one method recorded under ``key``, by the name of their table's map."""
     found = {}
     for stem, item in patterns.items():
         values = item.provenance.get(key) or []
         if item.provenance.get("method") == method and values:
-            found[stem] = list(values)
+            _, _, table = stem.partition("--")
+            found[tables.get(table or "gradient", stem)] = list(values)
     return found
 
 
@@ -109,8 +113,9 @@ def build_report(folder: RunFolder, *, shown_as: Path | None = None) -> Path:
         curve = metrics.get("eps_curve")
         points = curve["points"] if curve else []
         norm = NORMS.get(metrics["tables"][0]["norm"], "")
-        spectra = _evidence(patterns, "spectrum", "UPIPCA")
-        histories = _evidence(patterns, "history", "UPIGrad")
+        titles = {table["key"]: map_name(table) for table in metrics["tables"]}
+        spectra = _evidence(patterns, titles, "spectrum", "UPIPCA")
+        histories = _evidence(patterns, titles, "history", "UPIGrad")
         extra = {
             "curve": drawn.add("eps-curve", figures.eps_curve(points, norm)) if points else None,
             "spectrum": drawn.add("spectrum", figures.spectrum(spectra)) if spectra else None,

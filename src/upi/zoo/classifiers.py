@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
+from upi.artifact import canonical
 from upi.classifier import Classifier
 from upi.errors import ArtifactError, ConfigError, ModelError
 from upi.storage import write_atomic
@@ -44,7 +45,7 @@ class Trained:
         """Write weights and description as safetensors."""
         metadata = {"format": FORMAT, "version": "1", "about": json.dumps(self.about)}
         weights = {key: value.contiguous() for key, value in self.net.state_dict().items()}
-        write_atomic(path, save(weights, metadata))
+        write_atomic(path, canonical(save(weights, metadata)))
 
 
 def cache_folder() -> Path:

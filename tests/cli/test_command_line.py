@@ -1,0 +1,275 @@
+"""The command line end to end on a small slice, and its answers to bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import upi
+from upi.cli.app import app
+from upi.errors import RunFolderError
+from upi.runs import RunFolder, new_run
+
+SLICE = ["--n-train", "500", "--n-fit", "64", "--n-select", "32", "--n-test", "60"]
+DEMO = ["demo", *SLICE, "--n-curve", "16", "--epochs", "3", "--steps", "6", "--fits", "2"]
+UPI = str(Path(sys.executable).parent / "upi")
+
+
+def run(*arguments: str | Path, code: int = 0) -> str:
+    """Run ``upi`` in this process; returns its output, stderr included."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == code, f"{result.output}\n{result.exception!r}"
+    return re.sub(r"\s+", " ", re.sub(r"[│╭╮╰╯─]", " ", result.output))
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with a demo run; the classifier's cache is in it too."""
+    folder = tmp_path_factory.mktemp("work")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UPI_CACHE", str(folder / "cache"))
+        run(*DEMO, "--out", folder / "demo")
+        run("train", *SLICE, "--epochs", "3", "--out", folder / "train")
+        yield folder
+
+
+def test_the_demo_writes_the_whole_run_folder(workplace: Path) -> None:
+    demo = workplace / "demo"
+    names = {path.name for path in demo.iterdir()}
+    assert names == {
+        "config.json",
+        "metrics.json",
+        "per_sample.parquet",
+        "examples.safetensors",
+        "perturbations",
+        "figures",
+        "report.html",
+    }
+    for name in ("upi-grad", "upi-pca", "class-uap", "upi-grad--integrated_gradients"):
+        assert upi.Perturbation.load(demo / "perturbations" / f"{name}.safetensors").ball.eps == 2.0
+    for figure in (demo / "figures").iterdir():
+        with Image.open(figure) as picture:
+            assert picture.size[0] > 300
+
+
+def test_metrics_follow_the_contract(workplace: Path) -> None:
+    metrics = json.loads((workplace / "demo" / "metrics.json").read_text())
+    assert metrics["schema"] == 1
+    assert {"dataset", "model", "tables", "flags", "seconds"} <= set(metrics)
+    keys = [(table["saliency"], table["preset"]) for table in metrics["tables"]]
+    assert keys == [("gradient", "protocol"), ("integrated_gradients", "protocol"), ("gradient", "paper")]
+    for table in metrics["tables"]:
+        assert {row["name"] for row in table["rows"]} >= {
+            "random",
+            "upi-pca",
+            "upi-grad",
+            "class-uap",
+            "per-image",
+        }
+    spread = metrics["tables"][0]["seed_spread"]["upi-grad"]["means"]
+    assert len(spread) == 2
+
+
+def test_per_sample_figures_average_to_the_table(workplace: Path) -> None:
+    frame = pd.read_parquet(workplace / "demo" / "per_sample.parquet")
+    metrics = json.loads((workplace / "demo" / "metrics.json").read_text())
+    for table in metrics["tables"]:
+        for row in table["rows"]:
+            mine = frame[(frame["table"] == table["key"]) & (frame["row"] == row["name"])]
+            assert len(mine) == table["n_test"]
+            assert mine["dissimilarity"].mean() == pytest.approx(row["dissimilarity"]["mean"])
+
+
+def test_the_report_is_one_file_that_opens_offline_and_says_what_matters(workplace: Path) -> None:
+    page = (workplace / "demo" / "report.html").read_text()
+    assert not re.search(r"<(link|script|iframe)|href\s*=", page)
+    assert all(source.startswith("data:image/png") for source in re.findall(r'src="([^"]{0,30})', page))
+    assert "url(" not in page
+    for words in (
+        "One fixed pattern of ℓ2 size 2",
+        "Threat model",
+        "predictions stay",
+        "Repeat it",
+        "ICASSP 2023",
+    ):
+        assert words in page
+
+
+def test_the_second_demo_uses_the_cached_classifier_and_repeats_from_its_configuration(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UPI_CACHE", str(workplace / "cache"))
+    run("demo", "--config", workplace / "demo" / "config.json", "--out", workplace / "again")
+    first, second = RunFolder(workplace / "demo"), RunFolder(workplace / "again")
+    assert not first.config()["model"]["cached"]
+    assert second.config()["model"]["cached"]
+    assert first.config()["options"] == second.config()["options"]
+    assert first.metrics()["tables"] == second.metrics()["tables"]
+    for name in ("upi-grad", "upi-pca"):
+        file = Path("perturbations") / f"{name}.safetensors"
+        assert (workplace / "demo" / file).read_bytes() == (workplace / "again" / file).read_bytes()
+
+
+def test_train_fit_evaluate_report_work_together(workplace: Path, tmp_path: Path) -> None:
+    shared: list[str | Path] = ["--model", workplace / "train", *SLICE]
+    run("fit", *shared, "--norm", "linf", "--eps", "16/255", "--steps", "5", "--out", tmp_path / "fit")
+    perturbations = tmp_path / "fit" / "perturbations"
+    assert {path.name for path in perturbations.iterdir()} == {"upi-grad.safetensors", "upi-pca.safetensors"}
+    out = run("evaluate", *shared, "--perturbation", tmp_path / "fit", "--out", tmp_path / "evaluate")
+    assert "linf eps = 0.0627451" in out
+    table = RunFolder(tmp_path / "evaluate").metrics()["tables"][0]
+    assert (table["saliency"], table["norm"], table["eps"]) == ("gradient", "linf", pytest.approx(16 / 255))
+    page = tmp_path / "evaluate" / "report.html"
+    before = page.read_text()
+    page.unlink()
+    run("report", tmp_path / "evaluate")
+    assert page.read_text() == before
+
+
+def test_a_model_and_images_of_one_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\n"
+        "def net():\n"
+        "    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(400, 2))\n"
+    )
+    rng = np.random.default_rng(0)
+    for label in ("cats", "dogs"):
+        (tmp_path / "images" / label).mkdir(parents=True)
+        for number in range(12):
+            pixels = rng.integers(0, 255, (12, 12, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / label / f"{number}.png")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    sizes = ["--n-train", "0", "--n-fit", "8", "--n-select", "4", "--n-test", "12"]
+    shared = ["--model", "mine:net", "--data", "images", *sizes, "--mean", "0.5", "--std", "0.25"]
+    run("fit", *shared, "--method", "upi-pca", "--saliency", "smoothgrad", "--eps", "1", "--out", "fit")
+    assert upi.Perturbation.load("fit/perturbations/upi-pca.safetensors").delta.shape == (3, 12, 12)
+
+
+def test_help_names_every_command_and_teaches_options() -> None:
+    out = run("--help")
+    assert all(command in out for command in ("demo", "train", "fit", "evaluate", "report"))
+    assert "8/255 is accepted" in run("fit", "--help")
+
+
+def test_an_existing_run_is_kept_unless_forced(workplace: Path) -> None:
+    before = (workplace / "train" / "config.json").read_bytes()
+    out = run("train", *SLICE, "--out", workplace / "train", code=2)
+    assert "exists already; use --force" in out
+    assert (workplace / "train" / "config.json").read_bytes() == before
+
+
+def test_a_folder_that_is_no_run_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("three years of work")
+    assert "never replaced" in run("train", "--out", tmp_path, "--force", code=2)
+    assert (tmp_path / "thesis.txt").exists()
+
+
+def test_a_failed_run_leaves_the_old_one_and_nothing_else(tmp_path: Path) -> None:
+    with new_run(tmp_path / "run") as folder:
+        folder.write_json("config.json", {"number": 1})
+    with pytest.raises(ValueError, match="JSON"), new_run(tmp_path / "run", force=True) as folder:
+        folder.write_json("config.json", {"number": float("nan")})
+    assert RunFolder(tmp_path / "run").config() == {"number": 1}
+    assert list(tmp_path.iterdir()) == [tmp_path / "run"]
+
+
+def test_an_unwritable_place_is_refused_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(RunFolderError, match="cannot create a run folder"),
+        new_run(tmp_path / "file" / "run"),
+    ):
+        pytest.fail("the block must not run")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--data", "imagenet-22k"], "unknown dataset 'imagenet-22k'"),
+        (["train", "--arch", "gpt"], "unknown network 'gpt'; known: small-cnn"),
+        (["train", "--n-train", "6000"], "has 5000"),
+        (["train", "--epochs", "0"], "epochs"),
+        (["train", "--epochs", "many"], "epochs"),
+        (["fit", "--model", "nowhere"], "no such file or folder, and not of the form module:factory"),
+        (["fit", "--model", "json:dumps2"], "cannot import it"),
+        (["fit"], "Missing option"),
+        (["report", "nowhere"], "cannot be read"),
+        (["evaluate", "--model", "x", "--perturbation", "nowhere.safetensors"], "cannot be read"),
+    ],
+)
+def test_bad_input_gives_one_clear_line(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert message in run(*arguments, code=2)
+    assert not any(path.name.startswith(".") for path in tmp_path.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("bad.toml", "epochs = ", "not valid TOML"),
+        ("bad.json", "{", "not valid JSON"),
+        ("bad.json", "[1]", "expected a table of options"),
+        ("odd.toml", "epochz = 3", "unknown option epochz for 'upi train'"),
+    ],
+)
+def test_bad_configuration_files_are_refused(name: str, content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content)
+    assert message in run("train", "--config", tmp_path / name, "--out", tmp_path / "out", code=2)
+
+
+def test_options_on_the_command_line_win_over_the_file(tmp_path: Path) -> None:
+    (tmp_path / "options.toml").write_text("epochs = 1\nn-train = 200\nn_test = 50\nseed = 4\n")
+    run("train", "--config", tmp_path / "options.toml", "--seed", "5", "--out", tmp_path / "out")
+    options = RunFolder(tmp_path / "out").config()["options"]
+    assert {key: options[key] for key in ("epochs", "n_train", "n_test", "seed")} == {
+        "epochs": 1,
+        "n_train": 200,
+        "n_test": 50,
+        "seed": 5,
+    }
+
+
+def test_a_damaged_classifier_file_is_refused(workplace: Path, tmp_path: Path) -> None:
+    shutil.copytree(workplace / "train", tmp_path / "train")
+    weights = tmp_path / "train" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    out = run("fit", "--model", tmp_path / "train", "--out", tmp_path / "fit", code=2)
+    assert "not a classifier file" in out
+
+
+def test_ctrl_c_exits_with_130_and_leaves_nothing(tmp_path: Path) -> None:
+    environment: dict[str, Any] = {**os.environ, "UPI_CACHE": str(tmp_path / "cache")}
+    process = subprocess.Popen(
+        [UPI, "demo", "--out", str(tmp_path / "runs" / "demo")],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not list(tmp_path.glob("runs/.demo.partial-*")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    assert process.returncode == 130, errors
+    assert "interrupted" in errors
+    assert "Traceback" not in errors
+    assert list((tmp_path / "runs").iterdir()) == []

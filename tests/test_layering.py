@@ -1,0 +1,77 @@
+"""The architecture as a test: imports only go down the list, islands never touch."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent / "src" / "upi"
+#: Lowest floor first; a module imports from strictly lower floors, or from its own package.
+FLOORS = [
+    ["errors"],
+    ["seeding", "storage", "types", "balls", "distributed", "surrogate"],
+    ["loading", "averaging", "artifact"],
+    ["classifier", "saliency", "dissimilarity", "linalg", "perturbation"],
+    ["objective"],
+    ["curvature"],
+    ["attacks"],
+    ["evaluation"],
+    ["runs", "study"],
+    ["report", "zoo"],
+    ["cli"],
+]
+FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
+FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
+
+
+def _unit(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def _imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            module = str(node.module)
+            found.update(f"upi.{alias.name}" for alias in node.names) if module == "upi" else found.add(
+                module
+            )
+    return {name.split(".")[1] for name in found if name.startswith("upi.")}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_only_go_down(path: Path) -> None:
+    unit = _unit(path)
+    upward = {name for name in _imports(path) - {unit} if FLOOR[name] >= FLOOR[unit]}
+    assert not upward, f"{unit} (floor {FLOOR[unit]}) imports {sorted(upward)}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_are_small_and_say_their_job(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= 320
+    assert ast.get_docstring(ast.parse(text))
+
+
+def test_importing_the_library_is_light() -> None:
+    """Only torch, NumPy, safetensors and what they bring: SciPy's statistics load where used."""
+    code = "import sys, upi; print(' '.join(sorted({name.split('.')[0] for name in sys.modules})))"
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    heavy = {"scipy", "pandas", "pyarrow", "datasets", "matplotlib", "typer", "rich", "pydantic", "jinja2"}
+    heavy |= {"mlxtend", "sklearn", "torchvision", "timm", "platformdirs", "PIL"}
+    assert "torch" in out
+    assert not heavy & set(out)
+
+
+def test_the_report_never_sees_a_model() -> None:
+    for path in (ROOT / "report").glob("*.py"):
+        assert not _imports(path) & {"classifier", "attacks", "objective", "saliency", "curvature"}
