@@ -20,7 +20,6 @@ from upi.curvature import (
     Source,
     gradient_rows,
     quadratic_form,
-    smoothing,
     stein_rows,
 )
 from upi.dissimilarity import DISSIMILARITIES, TargetMap
@@ -28,6 +27,7 @@ from upi.errors import ConfigError, ZeroGradientError
 from upi.linalg import gram, power, sketch
 from upi.objective import MapChange, gradients
 from upi.saliency import Gradient
+from upi.smoothing import Smoothing
 from upi.types import Batch
 
 SIDE = 4
@@ -53,18 +53,20 @@ def _uneven() -> Source:
 
 
 def _values(source: Source, batch: Batch, perturbed: Tensor) -> Tensor:
-    return source.objective.values(source.model, batch, perturbed).detach()
+    return source.objective.change(source.model, batch, perturbed)
 
 
 def test_both_forms_of_the_rows_have_the_same_expectation() -> None:
     """Stein: E[grad D(x + Z)] = E[Z D(x + Z)] / sigma^2, within five standard errors."""
     source, plan = _uneven(), RowPlan(sigma=0.3, draws=4000, seed=0)
     batch = next(source.batches())
-    direct = torch.stack(list(gradient_rows(source, batch, plan)))
-    noise = torch.stack([smoothing(batch, plan, draw) for draw in range(plan.draws)])
+    noise = (
+        plan.sigma * torch.randn(4000, *batch.x.shape, generator=torch.Generator().manual_seed(0)).double()
+    )
+    direct = torch.stack(list(gradient_rows(source, batch, list(noise), plan)))
     values = torch.stack([_values(source, batch, batch.x + z) for z in noise])
     terms = noise.flatten(2) * (values - values.mean(0))[:, :, None] / plan.sigma**2
-    (stein,) = stein_rows(source, batch, plan)
+    (stein,) = stein_rows(source, batch, list(noise), plan)
     torch.testing.assert_close(stein, terms.mean(0) * plan.draws / (plan.draws - 1))
     error = (direct.std(0) + terms.std(0)) / math.sqrt(plan.draws)
     assert ((direct.mean(0) - stein).abs() <= 5 * error).all()
@@ -74,9 +76,9 @@ def test_both_forms_of_the_rows_have_the_same_expectation() -> None:
 def test_one_stein_draw_is_noise_times_value() -> None:
     source, plan = _source(_tiny(nn.Softplus())), RowPlan(sigma=0.1, draws=1, seed=3)
     batch = next(source.batches())
-    noise = smoothing(batch, plan, 0)
+    noise = Smoothing(0.1, SIDE * SIDE, seed=3).draw(batch.x, 0)
     expected = noise.flatten(1) * _values(source, batch, batch.x + noise)[:, None] / plan.sigma**2
-    torch.testing.assert_close(next(stein_rows(source, batch, plan)), expected)
+    torch.testing.assert_close(next(stein_rows(source, batch, [noise], plan)), expected)
 
 
 def test_rows_are_one_fixed_matrix_and_match_a_dense_solution() -> None:
@@ -86,10 +88,11 @@ def test_rows_are_one_fixed_matrix_and_match_a_dense_solution() -> None:
     first, second = torch.cat(list(operator.blocks())), torch.cat(list(operator.blocks()))
     assert torch.equal(first, second)
     assert first.shape == (20, SIDE * SIDE)
-    dense = []
+    dense, smoothing, first_row = [], Smoothing(0.05, SIDE * SIDE, seed=5), 0
     for batch in source.batches():
-        for draw in range(2):
-            point = batch.x + smoothing(batch, plan, draw)
+        for _ in range(2):
+            point = batch.x + smoothing.draw(batch.x, first_row)
+            first_row += len(batch)
             for i in range(len(batch)):
                 one = Batch(batch.x[i : i + 1], batch.target[i : i + 1], batch.clean[i : i + 1], 0)
                 dense.append(
@@ -107,8 +110,9 @@ def test_clipped_rows_look_at_clipped_images_and_ignore_clipped_pixels() -> None
     source.loader[0][:, :, 0] = 0.0  # type: ignore[index]
     plan = RowPlan(sigma=0.1, draws=1, seed=0, clip=True)
     batch = next(source.batches())
-    point = batch.x + smoothing(batch, plan, 0)
-    rows = next(iter(gradient_rows(source, batch, plan)))
+    noise = Smoothing(0.1, SIDE * SIDE, seed=0).draw(batch.x, 0)
+    point = batch.x + noise
+    (rows,) = gradient_rows(source, batch, [noise], plan)
     below = (point < 0).flatten(1)
     assert below.any()
     assert (rows[below] == 0).all()
@@ -228,3 +232,27 @@ def test_the_two_sided_bound_holds_for_a_smooth_network_with_its_measured_curvat
         )
         gain = -float(best.fun) - h(0.0)
         assert slope**2 / (2 * (price + curvature)) <= gain <= slope**2 / (2 * (price - curvature))
+
+
+def test_smoothing_noise_is_normal_and_orthogonal_within_a_block() -> None:
+    x = torch.zeros(2000, 1, 5, 5, dtype=torch.float64)
+    noise = Smoothing(0.5, 25, seed=0).draw(x, 0).flatten(1)
+    assert float(noise.var()) == pytest.approx(0.25, rel=0.02)
+    assert float((noise**4).mean()) == pytest.approx(3 * 0.5**4, rel=0.05)
+    gram_matrix = noise[:25] @ noise[:25].T
+    torch.testing.assert_close(gram_matrix, torch.diag(gram_matrix.diag()))
+    covariance = noise.T @ noise / 2000
+    independent = torch.randn(2000, 25, generator=torch.Generator().manual_seed(0)).double() * 0.5
+    spread = (independent.T @ independent / 2000 - 0.25 * torch.eye(25)).norm()
+    assert (covariance - 0.25 * torch.eye(25)).norm() < 0.5 * spread
+
+
+def test_smoothing_noise_depends_on_the_row_and_not_on_the_batches() -> None:
+    for dim, shape in ((16, (1, 4, 4)), (1200, (3, 20, 20))):
+        x = torch.zeros(40, *shape)
+        one = Smoothing(1.0, dim, seed=1)
+        assert torch.equal(one.draw(x[:8], 32), Smoothing(1.0, dim, seed=1).draw(x[:8], 32))
+        assert not torch.equal(one.draw(x[:8], 32), one.draw(x[:8], 40))
+        assert not torch.equal(one.draw(x[:8], 0), Smoothing(1.0, dim, seed=1, shard=1).draw(x[:8], 0))
+    whole = Smoothing(1.0, 16, seed=1).draw(torch.zeros(40, 1, 4, 4), 0)
+    assert torch.equal(whole[30:], Smoothing(1.0, 16, seed=1).draw(torch.zeros(10, 1, 4, 4), 30))

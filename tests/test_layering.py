@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent / "src" / "upi"
 FLOORS = [
     ["errors"],
     ["seeding", "storage", "types", "balls", "distributed", "surrogate"],
-    ["loading", "averaging", "artifact"],
+    ["loading", "averaging", "artifact", "smoothing"],
     ["classifier", "saliency", "dissimilarity", "linalg", "perturbation"],
     ["objective"],
     ["curvature"],

@@ -67,18 +67,22 @@ def test_the_price_is_zero_at_the_clean_image_and_linear_in_the_lost_margin(smoo
     priced = MapChange(Gradient(), DISSIMILARITIES["relative_l2"], prediction_price=2.0)
     batch = _batch(model, free)
     torch.testing.assert_close(priced.values(model, batch, batch.x), free.values(model, batch, batch.x))
-    other = images(5, seed=7).double()
 
     def margin(x: Tensor) -> Tensor:
         logits = model(x)
         own = logits.gather(1, batch.target[:, None])[:, 0]
         return own - logits.scatter(1, batch.target[:, None], -torch.inf).amax(1)
 
+    point = batch.x.clone().requires_grad_()
+    (uphill,) = torch.autograd.grad(margin(point).sum(), point)
+    reach = torch.tensor([0.0, 1.0, 3.0, 5.0, 8.0]).double()[:, None, None, None]
+    other = batch.x - reach * uphill / uphill.flatten(1).norm(dim=1)[:, None, None, None]
     clean, scale = margin(batch.x), margin(batch.x).mean()
     expected = 2.0 * (torch.minimum(clean, scale / 2) - margin(other)).clamp_min(0) / scale
     paid = free.values(model, batch, other) - priced.values(model, batch, other)
     torch.testing.assert_close(paid, expected)
-    assert (paid > 0).any()
+    assert paid[0] == 0
+    assert (paid[3:] > 0).all()
 
 
 def test_only_correctly_classified_images_are_kept_and_none_is_an_error(smooth_net: nn.Module) -> None:

@@ -45,6 +45,13 @@ def check_delta(delta: Any, ball: Ball, *, where: str) -> Tensor:
     return delta
 
 
+def _plain_json(provenance: Mapping[str, Any], *, where: str) -> str:
+    try:
+        return json.dumps(dict(provenance), sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ArtifactError(f"{where}: provenance must be plain JSON values: {error}") from error
+
+
 def save_delta(path: str | Path, delta: Tensor, ball: Ball, provenance: Mapping[str, Any]) -> Path:
     """Write a perturbation file, whole or not at all.
 
@@ -60,7 +67,7 @@ def save_delta(path: str | Path, delta: Tensor, ball: Ball, provenance: Mapping[
         "eps": repr(ball.eps),
         "data_range": DATA_RANGE,
         "shape": json.dumps(list(tensor.shape)),
-        "provenance": json.dumps(dict(provenance), sort_keys=True),
+        "provenance": _plain_json(provenance, where=str(path)),
     }
     return write_atomic(path, canonical(save({"delta": tensor}, metadata)))
 
@@ -81,8 +88,8 @@ def _foreign(path: Path, error: Exception) -> ArtifactError:
     try:
         with path.open("rb") as file:
             head = file.read(8)
-    except OSError as unreadable:
-        return ArtifactError(f"{path}: cannot be read: {unreadable.strerror}")
+    except (OSError, ValueError) as unreadable:
+        return ArtifactError(f"{str(path)!r}: cannot be read: {unreadable}")
     if head.startswith(_PICKLE_HEADS):
         return ArtifactError(
             f"{path}: this looks like a pickle or torch.save file; these can run code when loaded and "
@@ -102,7 +109,7 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 def _expect(path: Path, metadata: Mapping[str, str], key: str, value: str) -> None:
     got = metadata.get(key)
     if got != value:
-        raise ArtifactError(f"{path}: expected {key} {value!r}, got {got!r}")
+        raise ArtifactError(f"{path}: expected {key} {value!r}, got {got if got is None else got[:60]!r}")
 
 
 def load_delta(path: str | Path) -> tuple[Tensor, Ball, dict[str, Any]]:

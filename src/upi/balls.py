@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 import torch
@@ -27,11 +26,17 @@ def parse_eps(eps: float | str) -> float:
         ConfigError: It is not a finite number above zero.
     """
     try:
-        value = float(Fraction(eps)) if isinstance(eps, str) else float(eps)
-    except (ValueError, TypeError, ZeroDivisionError) as error:
-        raise ConfigError(f"eps must be a number or a fraction like '8/255', got {eps!r}") from error
+        if isinstance(eps, str) and "/" in eps:
+            numerator, denominator = eps.split("/")
+            value = float(numerator) / float(denominator)
+        else:
+            value = float(eps)
+    except (ValueError, TypeError, ZeroDivisionError, OverflowError) as error:
+        raise ConfigError(
+            f"eps must be a number or a fraction like '8/255', got {str(eps)[:40]!r}"
+        ) from error
     if not (math.isfinite(value) and value > 0):
-        raise ConfigError(f"eps must be finite and above 0, got {eps!r}")
+        raise ConfigError(f"eps must be finite and above 0, got {str(eps)[:40]!r}")
     return value
 
 

@@ -23,8 +23,25 @@ def _first_tensor(net: nn.Module) -> Tensor | None:
     return next(tensors, None)
 
 
-def _constant(values: Sequence[float] | None, default: float, name: str) -> Tensor:
-    tensor = torch.tensor([default] if values is None else list(values), dtype=torch.float64)
+def _eager(net: nn.Module) -> AbstractContextManager[object]:
+    """Run compiled parts of ``net`` eagerly: compiled graphs cannot be differentiated twice."""
+    compiled = any(
+        hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+        for module in net.modules()
+    )
+    stance: AbstractContextManager[object] = (
+        torch.compiler.set_stance("force_eager") if compiled else nullcontext()
+    )
+    return stance
+
+
+def _constant(values: Sequence[float] | float | None, default: float, name: str) -> Tensor:
+    given = default if values is None else values
+    try:
+        tensor = torch.as_tensor(given, dtype=torch.float64).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"{name} must hold one number per channel, got {given!r}") from error
+    tensor = tensor[None] if tensor.ndim == 0 else tensor
     if tensor.ndim != 1 or not torch.isfinite(tensor).all() or (name == "std" and (tensor <= 0).any()):
         raise ConfigError(f"{name} must hold one finite{' positive' * (name == 'std')} number per channel")
     return tensor[:, None, None]
@@ -35,12 +52,12 @@ class Classifier:
 
     ``classifier(x)`` maps images (N, C, H, W) in [0, 1] to logits (N, K). While it runs
     the network is in eval mode and its weights are frozen; afterwards the module has its
-    former modes and ``requires_grad`` flags back, also after an exception.
+    former modes and ``requires_grad`` flags back, also after an exception. Use it from one
+    thread at a time, as the module it wraps.
 
     Args:
-        net: Any module from normalised images to logits. A module wrapped by
-            ``torch.compile`` is unwrapped, since compiled graphs cannot be
-            differentiated twice.
+        net: Any module from normalised images to logits. Parts that ``torch.compile`` made
+            run eagerly, since compiled graphs cannot be differentiated twice.
         mean: Per-channel mean subtracted from the images; none by default.
         std: Per-channel standard deviation the result is divided by; none by default.
 
@@ -50,7 +67,11 @@ class Classifier:
     """
 
     def __init__(
-        self, net: nn.Module, *, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+        self,
+        net: nn.Module,
+        *,
+        mean: Sequence[float] | float | None = None,
+        std: Sequence[float] | float | None = None,
     ) -> None:
         net = getattr(net, "_orig_mod", net)
         if not isinstance(net, nn.Module):
@@ -110,17 +131,21 @@ class Classifier:
             finally:
                 self._depth -= 1
             return
-        modes = [(module, module.training) for module in self.net.modules()]
+        modes = [(module, module.training) for module in self.net.modules() if hasattr(module, "training")]
         flags = [(parameter, parameter.requires_grad) for parameter in self.net.parameters()]
         self._depth = 1
         try:
-            self.net.eval()
-            self.net.requires_grad_(False)
-            yield
+            if any(training for _, training in modes):
+                self.net.eval()
+            for parameter, _ in flags:
+                parameter.requires_grad_(False)
+            with _eager(self.net):
+                yield
         finally:
             self._depth = 0
             for module, training in modes:
-                module.training = training
+                if module.training != training:
+                    module.training = training
             for parameter, flag in flags:
                 parameter.requires_grad_(flag)
 

@@ -6,7 +6,7 @@ seed, so that G is one fixed matrix however often it is passed over.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,12 +15,12 @@ from torch import Tensor
 from upi import dissimilarity as dissimilarities
 from upi.classifier import Classifier
 from upi.distributed import shard
-from upi.errors import ConfigError
+from upi.errors import ConfigError, NonFiniteError
 from upi.linalg import Operator, RowOperator, Term
 from upi.loading import count_of
 from upi.objective import MapChange, batches, gradients, require_gradient
 from upi.perturbation import in_box
-from upi.seeding import generator, normal_like
+from upi.smoothing import Smoothing
 from upi.types import Batch, Dissimilarity, Loader, Progress
 
 
@@ -64,45 +64,37 @@ class RowPlan:
         return in_box(point) if self.clip else point
 
 
-def smoothing(batch: Batch, plan: RowPlan, draw: int) -> Tensor:
-    """The noise Z ~ N(0, sigma^2 I) of one draw, (N, C, H, W), fixed by seed and batch."""
-    return plan.sigma * normal_like(batch.x, generator(plan.seed, "rows", shard(), batch.index, draw))
-
-
-def gradient_rows(source: Source, batch: Batch, plan: RowPlan) -> Iterator[Tensor]:
+def gradient_rows(source: Source, batch: Batch, noise: Sequence[Tensor], plan: RowPlan) -> Iterator[Tensor]:
     """grad D(I(x_i), I(x_i + Z)) by differentiating through the map: (N, d) for each draw.
 
     Every draw is a row of its own. Averaged over Z the rows would tend to zero, since D is
     nearly even in Z; stacked, they say along which directions D rises.
     """
-    for draw in range(plan.draws):
-        point = batch.x + smoothing(batch, plan, draw)
+    for z in noise:
+        point = batch.x + z
         seen = plan.seen(point)
         rows = gradients(source.model, source.objective, batch, seen, where="rows of G").gradient
         yield (rows * (seen == point) if plan.clip else rows).flatten(1)
 
 
-def stein_rows(source: Source, batch: Batch, plan: RowPlan) -> Iterator[Tensor]:
+def stein_rows(source: Source, batch: Batch, noise: Sequence[Tensor], plan: RowPlan) -> Iterator[Tensor]:
     """g_i = E_Z[Z D(I(x_i), I(x_i + Z))] / sigma^2 from map values only, (N, d).
 
     From each value the mean of the other draws is subtracted, which leaves the expectation
     alone and removes most of the variance.
     """
-    draws = plan.draws
-    noise = [smoothing(batch, plan, draw) for draw in range(draws)]
-    with torch.no_grad():
-        values = torch.stack(
-            [source.objective.values(source.model, batch, plan.seen(batch.x + z)).detach() for z in noise]
-        )
-    centred = (values - values.mean(0)) * (draws / (draws - 1) if draws > 1 else 1.0)
-    weights = centred if draws > 1 else values
+    draws = len(noise)
+    values = torch.stack(
+        [source.objective.change(source.model, batch, plan.seen(batch.x + z)) for z in noise]
+    )
+    weights = (values - values.mean(0)) * draws / (draws - 1) if draws > 1 else values
     total = torch.zeros_like(batch.x)
     for weight, z in zip(weights, noise, strict=True):
         total += weight[:, None, None, None] * z
     yield (total / (draws * plan.sigma**2)).flatten(1)
 
 
-ROWS: dict[str, Callable[[Source, Batch, RowPlan], Iterator[Tensor]]] = {
+ROWS: dict[str, Callable[[Source, Batch, Sequence[Tensor], RowPlan], Iterator[Tensor]]] = {
     "gradient": gradient_rows,
     "stein": stein_rows,
 }
@@ -118,6 +110,7 @@ class GradientRows(RowOperator):
 
     Raises:
         ZeroGradientError: (On iteration) the first block of rows is zero.
+        NonFiniteError: (On iteration) a row has NaN or infinity.
     """
 
     def __init__(self, source: Source, *, rows: str, plan: RowPlan) -> None:
@@ -125,13 +118,18 @@ class GradientRows(RowOperator):
         self.dim = next(source.batches()).x[0].numel()
 
     def blocks(self) -> Iterator[Tensor]:
-        unchecked = True
+        plan, where, first = self.plan, f"{self.kind} rows of G", 0
+        smoothing = Smoothing(plan.sigma, self.dim, seed=plan.seed, shard=shard())
         for batch in self.source.batches():
-            for block in self.row(self.source, batch, self.plan):
-                if unchecked:
-                    require_gradient(block, where=f"{self.kind} rows of G")
-                unchecked = False
+            count = len(batch)
+            noise = [smoothing.draw(batch.x, first + draw * count) for draw in range(plan.draws)]
+            for number, block in enumerate(self.row(self.source, batch, noise, plan)):
+                if not bool(torch.isfinite(block).all()):
+                    raise NonFiniteError(f"{where}: batch {batch.index} gave NaN or infinity")
+                if first + number == 0:
+                    require_gradient(block, where=where)
                 yield block.cpu()
+            first += count * plan.draws
 
 
 def _squared_relative_l2(clean: Tensor, perturbed: Tensor) -> Tensor:
@@ -207,7 +205,10 @@ class CurvatureOperator(Operator):
 
         Raises:
             ZeroGradientError: The maps do not move to second order at all.
+        NonFiniteError: The product has NaN or infinity.
         """
         product = super().matmat(block)
+        if not bool(torch.isfinite(product).all()):
+            raise NonFiniteError("curvature operator: NaN or infinity")
         require_gradient(product, where="curvature operator")
         return product

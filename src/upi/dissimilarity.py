@@ -24,7 +24,8 @@ TOP_SHARE = 0.05
 
 
 def _safe(denominator: Tensor) -> Tensor:
-    return denominator.clamp_min(torch.finfo(denominator.dtype).tiny)
+    """The denominator, or 1 where it is zero: a zero map changes by the size of the other one."""
+    return torch.where(denominator > 0, denominator, torch.ones_like(denominator))
 
 
 def _norm(maps: Tensor) -> Tensor:

@@ -57,7 +57,12 @@ def _split(item: Any, where: str) -> tuple[Any, Any]:
 
 
 def _check_labels(label: Any, n: int, where: str) -> Tensor:
-    tensor = torch.as_tensor(label)
+    try:
+        tensor = torch.as_tensor(label)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f"{where}: expected {n} integer labels, got {type(label).__name__}: {error}"
+        ) from error
     if tensor.shape != (n,) or tensor.is_floating_point() or tensor.is_complex():
         raise DataError(
             f"{where}: expected {n} integer labels of shape ({n},), "

@@ -17,6 +17,7 @@ from torch import Tensor
 from upi.classifier import Classifier
 from upi.errors import DataError, ModelError, NonFiniteError, ZeroGradientError
 from upi.loading import Remembered, is_static, samples
+from upi.saliency import check_maps, explain
 from upi.types import Batch, Dissimilarity, Loader, SaliencyMap, Samples
 
 
@@ -43,13 +44,6 @@ def _margin(logits: Tensor, target: Tensor) -> Tensor:
     return own - logits.scatter(1, target[:, None], -torch.inf).amax(1)
 
 
-def _check_maps(maps: Tensor, x: Tensor) -> Tensor:
-    if not isinstance(maps, Tensor) or maps.ndim != 3 or maps.shape[0] != x.shape[0]:
-        got = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
-        raise ModelError(f"a saliency map must return (N, H, W) with N = {x.shape[0]}, got {got}")
-    return maps
-
-
 @dataclass(frozen=True)
 class MapChange:
     """D(I(x), I(x')) minus a price for moving towards another prediction.
@@ -71,17 +65,23 @@ class MapChange:
 
     def clean(self, model: Classifier, x: Tensor, target: Tensor) -> Tensor:
         """Maps (N, H, W) of the clean images."""
-        return _check_maps(self.saliency(model, x, target), x).detach()
+        return explain(self.saliency, model, x, target)
 
     def values(self, model: Classifier, batch: Batch, perturbed: Tensor) -> Tensor:
         """Values (N,) at ``perturbed`` (N, C, H, W)."""
-        maps = _check_maps(self.saliency(model, perturbed, batch.target), perturbed)
-        value = self.dissimilarity(batch.clean, maps)
-        if value.shape != (len(batch),):
-            raise ModelError(
-                f"a dissimilarity must return (N,) with N = {len(batch)}, got {tuple(value.shape)}"
-            )
+        value = self._change(batch, check_maps(self.saliency(model, perturbed, batch.target), perturbed))
         return value - self._price(model, batch, perturbed) if self.prediction_price else value
+
+    def change(self, model: Classifier, batch: Batch, perturbed: Tensor) -> Tensor:
+        """D(I(x), I(x')) (N,) without a graph and without the price."""
+        return self._change(batch, explain(self.saliency, model, perturbed, batch.target)).detach()
+
+    def _change(self, batch: Batch, maps: Tensor) -> Tensor:
+        value = self.dissimilarity(batch.clean, maps)
+        if not isinstance(value, Tensor) or value.shape != (len(batch),):
+            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise ModelError(f"a dissimilarity must return (N,) with N = {len(batch)}, got {got}")
+        return value
 
     def _price(self, model: Classifier, batch: Batch, perturbed: Tensor) -> Tensor:
         with torch.no_grad():
@@ -119,7 +119,8 @@ def prepare(
     """Predict, optionally keep correctly classified samples, and explain the clean images.
 
     The explained class is the prediction of the network itself, the clean map that of the
-    surrogate where one is active. None if no sample is left.
+    surrogate where one is active. Images whose clean map is zero everywhere are left out: a
+    relative change of nothing is not defined. None if no sample is left.
     """
     x = model.place(sample.x)
     target = model.predict(x)
@@ -130,7 +131,9 @@ def prepare(
         x, target = x[keep], target[keep]
     if x.shape[0] == 0:
         return None
-    return Batch(x, target, objective.clean(model, x, target), sample.index)
+    batch = Batch(x, target, objective.clean(model, x, target), sample.index)
+    alive = batch.clean.flatten(1).ne(0).any(1) | (batch.clean[0].numel() == 0)
+    return batch.take(alive) if alive.any() else None
 
 
 def batches(
@@ -149,7 +152,8 @@ def batches(
             found = True
             yield batch
     if not found:
-        raise DataError(f"none of the {seen} images is classified correctly: nothing to explain")
+        reason = "is classified correctly and " if correct_only else ""
+        raise DataError(f"none of the {seen} images {reason}has a map that is not zero: nothing to explain")
 
 
 def endless_batches(
@@ -198,7 +202,8 @@ def require_gradient(gradient: Tensor, *, where: str) -> None:
         return
     raise ZeroGradientError(
         f"{where}: the attack gradient is exactly zero for every sample. A piecewise-linear (ReLU) "
-        "network with a logit map has none: fit with the softplus surrogate (surrogate=..., a number), "
+        "network with a logit map has none: fit with the softplus surrogate (surrogate=..., a number; if "
+        "it is on, the network's activation is not one it knows), "
         "explain the softmax score (saliency=upi.saliency.Gradient(score='softmax')), or use "
         "UPIPCA(rows='stein'), which needs map values only. A custom map must stay attached to "
         "the images it is given; the map of a linear model does not move at all."

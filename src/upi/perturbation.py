@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -45,7 +44,7 @@ class Perturbation:
 
     def __post_init__(self) -> None:
         check_delta(self.delta, self.ball, where="perturbation")
-        object.__setattr__(self, "provenance", MappingProxyType(dict(self.provenance)))
+        object.__setattr__(self, "provenance", dict(self.provenance))
 
     def __call__(self, x: Tensor, target: Tensor | None = None) -> Tensor:
         """clip(x + delta) for images (N, C, H, W); classes are ignored.

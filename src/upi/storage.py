@@ -33,9 +33,10 @@ def write_atomic(path: str | Path, content: bytes | str) -> Path:
             os.fsync(file.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise RunFolderError(
-            f"cannot write {path} ({len(data)} bytes): {error.strerror or error}; nothing was changed"
+            f"cannot write {path} ({len(data)} bytes): {reason}; nothing was changed"
         ) from error
     finally:
         if temporary is not None:

@@ -58,7 +58,7 @@ class Spec:
     seed: int = 0
     steps: int = 200
     per_image_steps: int = 40
-    prediction_price: float = 0.1
+    prediction_price: float = 0.5
     clip: bool = True
     fits: int = 3
 

@@ -24,6 +24,8 @@ from upi.errors import ConfigError
 
 
 def _is_zero(bound: Any) -> bool:
+    if isinstance(bound, Tensor):
+        return bound.numel() == 1 and float(bound) == 0
     return isinstance(bound, (int, float)) and bound == 0
 
 
@@ -77,6 +79,23 @@ class _Smooth:
     def clamp_min(self, x: Tensor, min: Any) -> Tensor:
         return self.relu(x) if _is_zero(min) else torch.clamp_min(x, min)
 
+    def clamp_(self, x: Tensor, min: Any = None, max: Any = None) -> Tensor:
+        return x.copy_(self.clamp(x.clone(), min, max))
+
+    def clamp_min_(self, x: Tensor, min: Any) -> Tensor:
+        return x.copy_(self.clamp_min(x.clone(), min))
+
+    def hardtanh_(self, x: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
+        return self.hardtanh(x, min_val, max_val, inplace=True)
+
+    def leaky_relu_(self, x: Tensor, negative_slope: float = 0.01) -> Tensor:
+        return self.leaky_relu(x, negative_slope, inplace=True)
+
+    def threshold(self, x: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
+        if threshold == 0 and value == 0:
+            return self.relu(x, inplace)
+        return F.threshold(x, threshold, value, inplace)
+
     def table(self) -> dict[Callable[..., Any], Callable[..., Any]]:
         return {
             F.relu: self.relu,
@@ -91,10 +110,13 @@ class _Smooth:
             Tensor.prelu: self.prelu,
             F.hardsigmoid: self.hardsigmoid,
             F.hardswish: self.hardswish,
-            torch.clamp: self.clamp,
-            Tensor.clamp: self.clamp,
-            torch.clamp_min: self.clamp_min,
-            Tensor.clamp_min: self.clamp_min,
+            F.threshold: self.threshold,
+            F.hardtanh_: self.hardtanh_,
+            F.leaky_relu_: self.leaky_relu_,
+            **dict.fromkeys((torch.clamp, Tensor.clamp, torch.clip, Tensor.clip), self.clamp),
+            **dict.fromkeys((torch.clamp_, Tensor.clamp_, torch.clip_, Tensor.clip_), self.clamp_),
+            **dict.fromkeys((torch.clamp_min, Tensor.clamp_min), self.clamp_min),
+            **dict.fromkeys((torch.clamp_min_, Tensor.clamp_min_), self.clamp_min_),
         }
 
 
@@ -106,7 +128,13 @@ class _Substitute(TorchFunctionMode):  # type: ignore[misc,unused-ignore]
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        return self.table.get(func, func)(*args, **(kwargs or {}))
+        named = dict(kwargs or {})
+        smooth_form = self.table.get(func)
+        if smooth_form is None:
+            return func(*args, **named)
+        if not args:
+            args = (named.pop("input"),)
+        return (smooth_form if args[0].is_floating_point() else func)(*args, **named)
 
 
 def check_beta(beta: float | None) -> None:

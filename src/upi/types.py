@@ -64,3 +64,9 @@ class Batch:
 
     def __len__(self) -> int:
         return self.x.shape[0]
+
+    def take(self, keep: Tensor) -> Batch:
+        """The samples where ``keep`` (N,) is true."""
+        if bool(keep.all()):
+            return self
+        return Batch(self.x[keep], self.target[keep], self.clean[keep], self.index)

@@ -10,6 +10,7 @@ from dataclasses import KW_ONLY, dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -50,6 +51,15 @@ def require_deterministic(model: Classifier, x: Tensor) -> None:
             f"the model is not deterministic in eval mode: two passes over the same {x.shape[0]} images "
             f"differ by up to {gap:.3g}; maps of one image would differ without any perturbation"
         )
+
+
+def _plain(value: Any) -> int | float | str | None:
+    """An option as a JSON value: numbers of NumPy and torch become Python's, callables names."""
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
+    if isinstance(value, (np.number, Tensor)):
+        return float(value)
+    return dissimilarities.name_of(value)
 
 
 @dataclass(frozen=True)
@@ -135,10 +145,7 @@ class Attack(ABC):
         """Provenance: every option, the model's fingerprint, versions, and the evidence."""
         skipped = ("model", "norm", "eps", "_")
         options = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in skipped}
-        plain = {
-            key: value if isinstance(value, (int, float, str, type(None))) else dissimilarities.name_of(value)
-            for key, value in options.items()
-        }
+        plain = {key: _plain(value) for key, value in options.items()}
         return {
             "method": type(self).__name__,
             **plain,
@@ -157,5 +164,9 @@ def default_sigma(ball: Ball, dim: int, share: float) -> float:
 
 def check_sigma(sigma: float | None, *, least: float) -> None:
     """Raise ``ConfigError`` unless sigma is None or a finite number of at least ``least``."""
-    if sigma is not None and not (least <= sigma < float("inf")):
+    try:
+        good = sigma is None or least <= float(sigma) < float("inf")
+    except (TypeError, ValueError):
+        good = False
+    if not good:
         raise ConfigError(f"sigma must be finite and at least {least:g}, got {sigma!r}")

@@ -114,7 +114,7 @@ class _Search:
     def keep(self, delta: Tensor) -> None:
         """Compare ``delta`` on the network itself, and remember it where it is better."""
         point = in_box(self.original.x + delta)
-        value = self.objective.values(self.attack.classifier, self.original, point).detach()
+        value = self.objective.change(self.attack.classifier, self.original, point)
         better = value > self.value
         self.value = torch.where(better, value, self.value)
         self.best = torch.where(better[:, None, None, None], delta, self.best)

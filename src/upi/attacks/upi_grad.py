@@ -82,7 +82,7 @@ class UPIGrad(Attack):
         objective = MapChange(self.map, self.change, self.prediction_price)
         with self.fitting(loader, self.beta(self.surrogate)) as (model, first):
             dim = first[0].numel()
-            sigma = default_sigma(self.ball, dim, 0.1) if self.sigma is None else self.sigma
+            sigma = default_sigma(self.ball, dim, 0.1) if self.sigma is None else float(self.sigma)
             stream = endless_batches(model, objective, loader, correct_only=self.paper)
             if self.prediction_price:
                 self._probe(model, first)

@@ -128,7 +128,9 @@ class UPIPCA(Attack):
         beta = None if self.rows == "stein" else self.beta(self.surrogate)
         with self.fitting(loader, beta) as (model, first):
             shape = first.shape[1:]
-            sigma = default_sigma(self.ball, first[0].numel(), 0.5) if self.sigma is None else self.sigma
+            sigma = (
+                default_sigma(self.ball, first[0].numel(), 0.5) if self.sigma is None else float(self.sigma)
+            )
             source = Source(model, objective, loader, correct_only=self.paper, progress=progress)
             result = SOLVERS[self.solver](self, self._operator(source, sigma))
         candidates = self.ball.extreme(result.vectors.to(torch.float32).view(-1, *shape))
@@ -160,10 +162,7 @@ def select_scores(
         return mean_over(
             prepared,
             lambda batch: torch.stack(
-                [
-                    objective.values(model, batch, in_box(batch.x + c.to(batch.x))).detach()
-                    for c in candidates
-                ],
+                [objective.change(model, batch, in_box(batch.x + c.to(batch.x))) for c in candidates],
                 1,
             ),
         ).cpu()

@@ -85,7 +85,7 @@ def demo(
     ] = 250,
     n_test: Annotated[int, typer.Option("--n-test", help="Digits to report on.")] = 1000,
     n_curve: Annotated[int, typer.Option("--n-curve", help="Test digits for the eps-curve.")] = 200,
-    epochs: Annotated[int, typer.Option("--epochs", help="Training epochs.")] = 12,
+    epochs: Annotated[int, typer.Option("--epochs", help="Training epochs.")] = 20,
     steps: Annotated[int, typer.Option("--steps", help="Updates of UPI-Grad.")] = 200,
     fits: Annotated[int, typer.Option("--fits", help="Fits per universal attack, for the spread.")] = 3,
     ig_share: Annotated[

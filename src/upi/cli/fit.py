@@ -54,7 +54,7 @@ def fit_command(
     prediction_price: Annotated[
         float,
         typer.Option("--prediction-price", min=0.0, help="Price on changing the prediction; 0 for none."),
-    ] = 0.1,
+    ] = 0.5,
     clip: Annotated[
         bool, typer.Option(help="Fit for images clipped to [0, 1], as the evaluation uses them.")
     ] = True,

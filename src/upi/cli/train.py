@@ -23,7 +23,7 @@ def train_command(
     context: typer.Context,
     data: Data = "mnist-sample",
     arch: Annotated[str, typer.Option("--arch", help="Network: small-cnn.")] = "small-cnn",
-    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the training images.")] = 12,
+    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the training images.")] = 20,
     n_train: NTrain = 3000,
     n_fit: NFit = 750,
     n_select: NSelect = 250,

@@ -44,6 +44,18 @@ def other_image(maps: Tensor, previous: Tensor | None) -> Tensor:
     return torch.full_like(maps, torch.nan) if previous is None else previous[None]
 
 
-def mean_columns(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Sample-wise mean over several draws."""
-    return {key: torch.stack([part[key].double() for part in parts]).mean(0) for key in parts[0]}
+def mean_columns(draws: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Sample-wise mean over draws of every figure, and of it among unchanged predictions.
+
+    ``NAME|unchanged`` is the mean over those draws that leave the image's prediction alone,
+    NaN where none does.
+    """
+    stacked = {key: torch.stack([draw[key].double() for draw in draws]) for key in draws[0]}
+    changed = stacked["prediction_changed"] > 0
+    means = {key: values.mean(0) for key, values in stacked.items()}
+    kept = {
+        f"{key}|unchanged": values.masked_fill(changed, torch.nan).nanmean(0)
+        for key, values in stacked.items()
+        if key != "prediction_changed"
+    }
+    return {**means, **kept}

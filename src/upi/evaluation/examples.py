@@ -66,7 +66,11 @@ def examples(
 
     Args:
         model, perturbations, loader, saliency, dissimilarity, preset: As given to ``evaluate``.
-        per_sample: The figures of that evaluation, by which the images are chosen.
+        per_sample: The figures of that evaluation, by which the images are chosen; the loader
+            must yield the images in the same order again.
+
+    Raises:
+        ConfigError: The loader gives other images than it gave to the evaluation.
     """
     classifier, chosen = Classifier.wrap(model), maps.resolve(saliency, paper=preset == "paper")
     change = dissimilarities.resolve(dissimilarity)
@@ -78,8 +82,10 @@ def examples(
                 number = int(column["sample"][position])
                 x = classifier.place(_image(loader, number))
                 target = torch.as_tensor(column["target"][position : position + 1]).to(x.device)
-                moved = perturber(x, target)
-                both = chosen(classifier, torch.cat([x, moved]), target.repeat(2)).detach().cpu()
+                if int(classifier.predict(x)[0]) != int(target[0]):
+                    raise ConfigError(f"image {number} differs from the evaluated one: the loader shuffles")
+                moved = classifier.place(perturber(x.clone(), target))
+                both = maps.explain(chosen, classifier, torch.cat([x, moved]), target.repeat(2)).cpu()
                 found.append(
                     Example(
                         name,

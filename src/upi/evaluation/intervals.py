@@ -26,8 +26,8 @@ class Interval:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values; NaN becomes null."""
-        low, high = (None if np.isnan(end) else float(end) for end in self.ci95)
-        return {"mean": None if np.isnan(self.mean) else self.mean, "ci95": [low, high], "n": self.n}
+        low, high = (float(end) if np.isfinite(end) else None for end in self.ci95)
+        return {"mean": self.mean if np.isfinite(self.mean) else None, "ci95": [low, high], "n": self.n}
 
 
 def interval(values: NDArray[np.float64], *, seed: int) -> Interval:

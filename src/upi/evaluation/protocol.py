@@ -9,38 +9,36 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from upi import dissimilarity as dissimilarities
 from upi import saliency as maps
-from upi.attacks import ClassUAP, PerImageAttack, RandomPerturbation
+from upi.attacks import PerImageAttack
 from upi.balls import Ball
 from upi.classifier import Classifier
-from upi.errors import ConfigError, DataError, ZeroGradientError
-from upi.evaluation.controls import TINY, matched, mean_columns, noise, other_image
-from upi.evaluation.flags import Flag, Standing, model_flags, table_flags
+from upi.errors import ConfigError
+from upi.evaluation.flags import Standing, table_flags
 from upi.evaluation.intervals import interval
-from upi.evaluation.metrics import MAP_METRICS, realised_norm
+from upi.evaluation.measure import Pass, kind_of, run_pass
 from upi.evaluation.result import METRICS, Column, Evaluation, Row, mean_of
-from upi.loading import count_of, samples
-from upi.perturbation import Perturbation, in_box
-from upi.types import Dissimilarity, Loader, Perturber, Progress, SaliencyMap, Samples
-
-_CONTROLS = {RandomPerturbation.__name__, ClassUAP.__name__}
-_CONTROL_NAMES = {"random", "random-matched", "class-uap", "other-image", "tiny-noise"}
+from upi.perturbation import Perturbation
+from upi.types import Dissimilarity, Loader, Perturber, Progress, SaliencyMap
 
 
-def kind_of(name: str, perturber: Perturber) -> str:
-    """``universal``, ``per-image`` or ``control``."""
-    method = getattr(perturber, "provenance", {}).get("method")
-    if name in _CONTROL_NAMES or method in _CONTROLS:
-        return "control"
-    return "universal" if isinstance(perturber, Perturbation) else "per-image"
+def _check_rows(perturbations: Mapping[str, Perturber]) -> None:
+    if not isinstance(perturbations, Mapping):
+        raise ConfigError(
+            f"expected a mapping from names to perturbations, got {type(perturbations).__name__}"
+        )
+    for name, perturber in perturbations.items():
+        if not callable(perturber):
+            raise ConfigError(f"{name!r} must be callable as (x, target), got {type(perturber).__name__}")
+        if name == "per-image" and isinstance(perturber, Perturbation):
+            raise ConfigError(
+                "the row 'per-image' is the upper control; give the universal perturbation another name"
+            )
 
 
 def shared_ball(perturbations: Mapping[str, Perturber], norm: str | None, eps: float | str | None) -> Ball:
@@ -63,85 +61,9 @@ def shared_ball(perturbations: Mapping[str, Perturber], norm: str | None, eps: f
     return ball
 
 
-@dataclass
-class _Pass:
-    """One pass over the test images, filling columns row by row."""
-
-    model: Classifier
-    saliency: SaliencyMap
-    change: Dissimilarity
-    ball: Ball
-    seed: int
-    columns: dict[str, list[dict[str, Tensor]]] = field(default_factory=dict)
-    flags: dict[str, Flag] = field(default_factory=dict)
-    previous: Tensor | None = None
-
-    def add(self, name: str, column: dict[str, Tensor]) -> None:
-        self.columns.setdefault(name, []).append({k: v.detach().cpu() for k, v in column.items()})
-
-    def flag(self, code: str, message: str) -> None:
-        self.flags.setdefault(code, Flag(code, message))
-
-    def compare(self, clean: Tensor, perturbed: Tensor) -> dict[str, Tensor]:
-        """Every figure of a pair of maps (N, H, W)."""
-        values = {name: metric(clean, perturbed) for name, metric in MAP_METRICS.items()}
-        return {"dissimilarity": self.change(clean, perturbed).detach(), **values}
-
-    def measure(self, x: Tensor, target: Tensor, clean: Tensor, perturbed: Tensor) -> dict[str, Tensor]:
-        """Every figure of perturbed images (N, C, H, W)."""
-        perturbed = self.model.place(perturbed)
-        moved = self.saliency(self.model, perturbed, target).detach()
-        return {
-            **self.compare(clean, moved),
-            "realised_norm": realised_norm(x, perturbed, self.ball),
-            "prediction": self.model.predict(perturbed),
-        }
-
-
-def _eligible(run: _Pass, sample: Samples) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
-    """Images, classes, clean maps and positions of the eligible images of a batch."""
-    x = run.model.place(sample.x)
-    target = run.model.predict(x)
-    keep = torch.ones_like(target, dtype=torch.bool)
-    if sample.label is None:
-        run.flag("no-labels", "The images came without labels: misclassified ones count too.")
-    else:
-        keep = target == sample.label.to(target.device)
-    if not keep.any():
-        return None
-    position = keep.nonzero()[:, 0]
-    x, target = x[position], target[position]
-    clean = run.saliency(run.model, x, target).detach()
-    alive = clean.abs().flatten(1).amax(1) > 0
-    if not alive.all():
-        run.flag("zero-map", "Some clean maps are zero everywhere; those images are left out.")
-    return (x[alive], target[alive], clean[alive], position[alive]) if alive.any() else None
-
-
-def _controls(run: _Pass, x: Tensor, target: Tensor, clean: Tensor, size: Tensor | None, draws: int) -> None:
-    """Fill the rows of the controls that need no fitting."""
-    patterns = [noise(x, run.ball, run.seed, draw) for draw in range(draws)]
-    run.add("random", mean_columns([run.measure(x, target, clean, in_box(x + p)) for p in patterns]))
-    if size is not None:
-        same = [run.measure(x, target, clean, matched(x, p, run.ball, size)) for p in patterns]
-        run.add("random-matched", mean_columns(same))
-    run.add("tiny-noise", run.measure(x, target, clean, in_box(x + TINY * patterns[0])))
-    ceiling = run.compare(clean, other_image(clean, run.previous))
-    zeros = torch.zeros_like(ceiling["dissimilarity"])
-    run.add("other-image", {**ceiling, "realised_norm": zeros * torch.nan, "prediction": target})
-    run.previous = clean[-1]
-
-
-def _changed(run: _Pass, name: str, target: Tensor) -> Tensor:
-    return (torch.cat([part["prediction"] for part in run.columns[name]]).double() != target).double()
-
-
-def _row(
-    name: str, kind: str, column: Column, changed: np.ndarray[Any, Any], scales: dict[str, float], seed: int
-) -> Row:
+def _row(name: str, kind: str, column: Column, scales: dict[str, float], seed: int) -> Row:
     """Means and intervals of one row's figures."""
-    stays = {metric: np.where(changed == 0, column[metric], np.nan) for metric in METRICS}
-    unchanged = {metric: interval(values, seed=seed) for metric, values in stays.items()}
+    unchanged = {metric: interval(column[f"{metric}|unchanged"], seed=seed) for metric in METRICS}
     noise_mean, matched_mean, per_image = scales["random"], scales["random-matched"], scales["per-image"]
     every = {metric: interval(column[metric], seed=seed) for metric in METRICS}
     excess = every["dissimilarity"].mean - noise_mean
@@ -151,7 +73,7 @@ def _row(
         kind=kind,
         **every,
         dissimilarity_unchanged=unchanged["dissimilarity"],
-        prediction_changed=float(changed.mean()),
+        prediction_changed=float(column["prediction_changed"].mean()),
         unchanged=unchanged,
         excess_over_noise=excess,
         excess_over_matched_noise=every["dissimilarity"].mean - matched_mean,
@@ -204,15 +126,11 @@ def evaluate(
     if draws < 1:
         raise ConfigError(f"draws must be at least 1, got {draws}")
     begin = time.perf_counter()
+    _check_rows(perturbations)
     classifier = Classifier.wrap(model)
     chosen = maps.resolve(saliency, paper=preset == "paper")
-    run = _Pass(
-        classifier,
-        chosen,
-        dissimilarities.resolve(dissimilarity),
-        shared_ball(perturbations, norm, eps),
-        seed,
-    )
+    ball = shared_ball(perturbations, norm, eps)
+    run = Pass(classifier, chosen, dissimilarities.resolve(dissimilarity), ball, seed, draws)
     rows = dict(perturbations)
     if controls and "per-image" not in rows:
         rows["per-image"] = PerImageAttack(
@@ -224,19 +142,16 @@ def evaluate(
             seed=seed,
             preset=preset,
         )
-    targets, index, label, seen = _run(run, rows, loader, controls, draws, progress)
+    targets, index, label, seen = run_pass(run, rows, loader, controls, progress)
     kinds = {name: kind_of(name, rows[name]) if name in rows else "control" for name in run.columns}
-    columns = {name: _column(run, name, targets) for name in run.columns}
+    columns = {name: _column(parts) for name, parts in run.columns.items()}
     scales = {name: mean_of(columns, name) for name in ("random", "random-matched", "per-image")}
-    table = {
-        name: _row(name, kinds[name], column, column["prediction_changed"], scales, seed)
-        for name, column in columns.items()
-    }
+    table = {name: _row(name, kinds[name], column, scales, seed) for name, column in columns.items()}
     standing = {
         name: Standing(row.kind, row.dissimilarity.mean, row.prediction_changed)
         for name, row in table.items()
     }
-    shared = {"sample": index.numpy(), "label": label.numpy(), "target": targets.long().numpy()}
+    shared = {"sample": index.numpy(), "label": label.numpy(), "target": targets.numpy()}
     return Evaluation(
         saliency=saliency if isinstance(saliency, str) else dissimilarities.name_of(saliency),
         dissimilarity=dissimilarities.name_of(dissimilarity),
@@ -251,66 +166,5 @@ def evaluate(
     )
 
 
-def _column(run: _Pass, name: str, targets: Tensor) -> Column:
-    parts = run.columns[name]
-    column: Column = {
-        metric: torch.cat([part[metric].double() for part in parts]).numpy() for metric in METRICS
-    }
-    return {**column, "prediction_changed": _changed(run, name, targets).numpy()}
-
-
-def _run(
-    run: _Pass,
-    rows: dict[str, Perturber],
-    loader: Loader,
-    controls: bool,
-    draws: int,
-    progress: Progress | None,
-) -> tuple[Tensor, Tensor, Tensor, int]:
-    """Fill the columns; returns classes, sample numbers, labels, and how many images came."""
-    targets, numbers, labels, seen = [], [], [], 0
-    total = count_of(loader)
-    with run.model.frozen():
-        for sample in samples(loader):
-            if sample.index == 0:
-                run.flags.update({f.code: f for f in model_flags(run.model, run.model.place(sample.x[:16]))})
-            kept = _eligible(run, sample)
-            if kept is not None:
-                x, target, clean, position = kept
-                _measure_batch(run, rows, x, target, clean, controls, draws)
-                targets.append(target.cpu())
-                numbers.append(seen + position.cpu())
-                known = sample.label if sample.label is not None else torch.full((len(sample.x),), -1)
-                labels.append(known[position.cpu()])
-            seen += sample.x.shape[0]
-            if progress is not None:
-                progress(sample.index + 1, total)
-    if not targets:
-        raise DataError(f"none of the {seen} images is classified correctly: nothing to evaluate")
-    return torch.cat(targets).double(), torch.cat(numbers), torch.cat(labels), seen
-
-
-def _measure_batch(
-    run: _Pass,
-    rows: dict[str, Perturber],
-    x: Tensor,
-    target: Tensor,
-    clean: Tensor,
-    controls: bool,
-    draws: int,
-) -> None:
-    size: Tensor | None = None
-    for name, perturber in list(rows.items()):
-        try:
-            perturbed = perturber(x, target)
-        except ZeroGradientError as error:
-            run.flag("zero-gradient", f"{name} could not run, its row is missing: {error}")
-            del rows[name]
-            continue
-        column = run.measure(x, target, clean, perturbed)
-        run.add(name, column)
-        if kind_of(name, perturber) == "universal":
-            reached = column["realised_norm"]
-            size = reached if size is None else torch.maximum(size, reached)
-    if controls:
-        _controls(run, x, target, clean, size, draws)
+def _column(parts: list[dict[str, Tensor]]) -> Column:
+    return {key: torch.cat([part[key] for part in parts]).numpy() for key in parts[0]}

@@ -20,7 +20,7 @@ Column = dict[str, NDArray[Any]]  # metric to (n,) values
 
 
 def _number(value: float) -> float | None:
-    return None if math.isnan(value) else value
+    return value if math.isfinite(value) else None
 
 
 @dataclass(frozen=True)

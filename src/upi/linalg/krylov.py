@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from upi.linalg.operator import Operator
 from upi.linalg.result import EigenResult
@@ -10,6 +11,17 @@ from upi.seeding import generator
 
 #: Columns applied at once at the most: a pass builds its graphs once for all of them.
 WIDTH = 8
+
+
+def _new_directions(fresh: Tensor, basis: Tensor) -> Tensor:
+    """Orthonormal basis of what ``fresh`` adds to ``basis``; empty where the space is exhausted."""
+    scale = torch.linalg.vector_norm(fresh, dim=0).max()
+    fresh = fresh - basis @ (basis.T @ fresh)
+    left, singular, _ = torch.linalg.svd(fresh, full_matrices=False)
+    left = left[:, singular > 1e-10 * scale]
+    left = left - basis @ (basis.T @ left)
+    block: Tensor = torch.linalg.qr(left)[0] if left.shape[1] else left
+    return block
 
 
 def krylov(
@@ -52,9 +64,9 @@ def krylov(
         if residual <= tolerance or room <= 0:
             break
         fresh = image[:, -block.shape[1] :][:, :room]
-        for _ in range(2):
-            fresh = fresh - basis @ (basis.T @ fresh)
-        block, _ = torch.linalg.qr(fresh)
+        block = _new_directions(fresh, basis)
+        if block.shape[1] == 0:
+            break
         basis, image = torch.cat([basis, block], 1), torch.cat([image, operator.matmat(block)], 1)
     return EigenResult(
         values[: max(components, keep)].clamp_min(0),

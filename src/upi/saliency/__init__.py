@@ -7,13 +7,17 @@ file and a line in ``MAPS``; a callable of the same signature needs neither.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-from upi.errors import unknown_name
+import torch
+from torch import Tensor
+
+from upi.errors import ModelError, unknown_name
 from upi.saliency.gradient import Gradient, InputXGradient
 from upi.saliency.integrated import IntegratedGradients
 from upi.saliency.score import SCORES, input_gradient, score
 from upi.saliency.smoothgrad import SmoothGrad
-from upi.types import SaliencyMap
+from upi.types import Network, SaliencyMap
 
 MAPS: dict[str, Callable[[], SaliencyMap]] = {
     "gradient": Gradient,
@@ -34,6 +38,32 @@ PAPER_MAPS: dict[str, Callable[[], SaliencyMap]] = {
 }
 
 
+_OWN = (Gradient, InputXGradient, IntegratedGradients, SmoothGrad)
+
+
+def explain(saliency: SaliencyMap, model: Network, x: Tensor, target: Tensor) -> Tensor:
+    """Maps (N, H, W) of images without a graph: what is compared and reported.
+
+    A custom callable gets images that require a gradient, so that it may simply call
+    ``torch.autograd.grad``; the library's own maps need no second-order graph here.
+
+    Raises:
+        ModelError: The callable does not return (N, H, W).
+    """
+    if isinstance(saliency, _OWN):
+        return check_maps(saliency(model, x.detach(), target), x).detach()
+    with torch.enable_grad():
+        return check_maps(saliency(model, x.detach().requires_grad_(), target), x).detach()
+
+
+def check_maps(maps: Any, x: Tensor) -> Tensor:
+    """Return ``maps`` if they are (N, H, W) with the N of ``x``; else raise ``ModelError``."""
+    if not isinstance(maps, Tensor) or maps.ndim != 3 or maps.shape[0] != x.shape[0]:
+        got = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
+        raise ModelError(f"a saliency map must return (N, H, W) with N = {x.shape[0]}, got {got}")
+    return maps
+
+
 def resolve(saliency: str | SaliencyMap, *, paper: bool = False) -> SaliencyMap:
     """Return a map for a name, or the map or callable itself.
 
@@ -46,6 +76,8 @@ def resolve(saliency: str | SaliencyMap, *, paper: bool = False) -> SaliencyMap:
     """
     if callable(saliency):
         return saliency
+    if not isinstance(saliency, str):
+        raise unknown_name("saliency map", saliency, MAPS)
     maps = PAPER_MAPS if paper else MAPS
     if saliency not in maps:
         raise unknown_name("saliency map", saliency, maps)
@@ -60,6 +92,8 @@ __all__ = [
     "InputXGradient",
     "IntegratedGradients",
     "SmoothGrad",
+    "check_maps",
+    "explain",
     "input_gradient",
     "resolve",
     "score",

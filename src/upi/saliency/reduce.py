@@ -27,12 +27,12 @@ def _signed_sum(attribution: Tensor) -> Tensor:
 
 def _unit_l1(maps: Tensor) -> Tensor:
     total = maps.abs().sum((1, 2), keepdim=True)
-    return maps / total.clamp_min(torch.finfo(maps.dtype).tiny)
+    return maps / torch.where(total > 0, total, torch.ones_like(total))
 
 
 def _unit_l2(maps: Tensor) -> Tensor:
     total: Tensor = torch.linalg.vector_norm(maps, dim=(1, 2), keepdim=True)
-    return maps / total.clamp_min(torch.finfo(maps.dtype).tiny)
+    return maps / torch.where(total > 0, total, torch.ones_like(total))
 
 
 REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {

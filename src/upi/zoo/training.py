@@ -25,7 +25,7 @@ class Recipe:
         seed: Fixes initial weights, order and shifts.
     """
 
-    epochs: int = 12
+    epochs: int = 20
     batch_size: int = 64
     learning_rate: float = 3e-3
     weight_decay: float = 0.05
