@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from upi import dissimilarity as dissimilarities
 from upi import saliency as maps
+from upi.attacks.ascent import Rule
 from upi.balls import Ball
 from upi.classifier import Classifier
 from upi.errors import ConfigError, ModelError, unknown_name
@@ -154,6 +155,30 @@ class Attack(ABC):
             "versions": versions(),
             **evidence,
         }
+
+
+@dataclass(frozen=True)
+class IterativeAttack(Attack):
+    """Base of the attacks that run the ascent loop; see ``upi.attacks.ascent.Rule``.
+
+    Attributes:
+        steps: Updates, at least 1.
+        step_size: First step as a multiple of eps; decays to 0 along a cosine.
+        momentum: Normalised gradient accumulation, in [0, 1).
+    """
+
+    steps: int = 200
+    step_size: float = 2.0
+    momentum: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _ = self.rule
+
+    @property
+    def rule(self) -> Rule:
+        """The step rule of the ascent."""
+        return Rule(self.steps, self.step_size, self.momentum)
 
 
 def default_sigma(ball: Ball, dim: int, share: float) -> float:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from upi.attacks.ascent import Rule
-from upi.attacks.base import Attack
+from upi.attacks.base import IterativeAttack
 from upi.attacks.universal import UniversalSlope, raise_shared
 from upi.loading import replayable
 from upi.objective import PredictionChange, endless_batches
@@ -14,7 +13,7 @@ from upi.types import Loader, Progress
 
 
 @dataclass(frozen=True)
-class ClassUAP(Attack):
+class ClassUAP(IterativeAttack):
     """Maximise the clipped cross-entropy of the clean predictions over ||delta|| <= eps.
 
     A classification UAP (Moosavi-Dezfooli et al. 2017) by projected ascent with clipped loss
@@ -26,17 +25,7 @@ class ClassUAP(Attack):
     """
 
     steps: int = 100
-    step_size: float = 2.0
-    momentum: float = 0.0
     ceiling: float = 9.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _ = self.rule
-
-    @property
-    def rule(self) -> Rule:
-        return Rule(self.steps, self.step_size, self.momentum)
 
     def fit(
         self, loader: Loader, *, select: Loader | None = None, progress: Progress | None = None

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from upi.attacks.ascent import Rule, Slope, ascend
-from upi.attacks.base import SURROGATE_BETA, Attack
+from upi.attacks.ascent import Slope, ascend
+from upi.attacks.base import SURROGATE_BETA, IterativeAttack
 from upi.errors import ConfigError
 from upi.loading import check_images
 from upi.objective import MapChange, gradients, require_gradient
@@ -18,7 +18,7 @@ from upi.types import Batch, Loader, Progress
 
 
 @dataclass(frozen=True)
-class PerImageAttack(Attack):
+class PerImageAttack(IterativeAttack):
     """Maximise D(I(x_i), I(x_i + delta_i)) over ||delta_i|| <= eps, image by image.
 
     The upper control of every universal attack (Ghorbani et al. 2019; Dombrowski et al.
@@ -47,15 +47,11 @@ class PerImageAttack(Attack):
         super().__post_init__()
         if self.checks < 1:
             raise ConfigError(f"checks must be at least 1, got {self.checks}")
-        _ = self.rule, self.beta(self.surrogate)
+        _ = self.beta(self.surrogate)
 
     def beta(self, surrogate: float | str | None) -> float | None:
         """As for every attack, except that ``"auto"`` is the surrogate in the paper preset too."""
         return SURROGATE_BETA if surrogate == "auto" else super().beta(surrogate)
-
-    @property
-    def rule(self) -> Rule:
-        return Rule(self.steps, self.step_size, self.momentum)
 
     def fit(
         self, loader: Loader, *, select: Loader | None = None, progress: Progress | None = None

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from upi.attacks.ascent import Rule
-from upi.attacks.base import Attack, check_sigma, default_sigma
+from upi.attacks.base import IterativeAttack, check_sigma, default_sigma
 from upi.attacks.universal import UniversalSlope, raise_shared
 from upi.classifier import Classifier
 from upi.errors import ConfigError
@@ -19,7 +18,7 @@ from upi.types import Batch, Loader, Progress
 
 
 @dataclass(frozen=True)
-class UPIGrad(Attack):
+class UPIGrad(IterativeAttack):
     """Maximise (1/n) sum_i E_Z[D(I(x_i), I(x_i + delta + Z))] over ||delta|| <= eps.
 
     Ehsani Oskouie and Farnia (ICASSP 2023). Each step draws a minibatch and its noise
@@ -29,8 +28,8 @@ class UPIGrad(Attack):
 
     Attributes:
         steps: Minibatch updates.
-        step_size: First step as a multiple of eps; decays to 0 along a cosine.
-        momentum: Normalised gradient accumulation, in [0, 1).
+        step_size, momentum: As in ``upi.attacks.ascent.Rule``: the first step as a multiple of
+            eps, which decays to 0 along a cosine, and the accumulation of gradients.
         sigma: Smoothing deviation in units of [0, 1] images; None makes the noise's l2 norm
             a tenth of the ball's l2 radius. 0 turns smoothing off.
         prediction_price: Price on moving towards another prediction, at least 0; 0 ignores it.
@@ -41,9 +40,6 @@ class UPIGrad(Attack):
         ConfigError: An option is outside its range.
     """
 
-    steps: int = 200
-    step_size: float = 2.0
-    momentum: float = 0.0
     sigma: float | None = None
     prediction_price: float = 0.0
     surrogate: float | str | None = "auto"
@@ -54,11 +50,7 @@ class UPIGrad(Attack):
         check_sigma(self.sigma, least=0.0)
         if not self.prediction_price >= 0:
             raise ConfigError(f"prediction_price must be at least 0, got {self.prediction_price!r}")
-        _ = self.rule, self.beta(self.surrogate)
-
-    @property
-    def rule(self) -> Rule:
-        return Rule(self.steps, self.step_size, self.momentum)
+        _ = self.beta(self.surrogate)
 
     def fit(
         self, loader: Loader, *, select: Loader | None = None, progress: Progress | None = None

@@ -13,6 +13,12 @@ from rich.table import Table
 from upi.evaluation import Evaluation, Interval
 from upi.types import Progress as Callback
 
+#: What the columns of ``show`` mean.
+LEGEND = (
+    "change of the map; if kept: among unchanged predictions; top-k: top 5 % of pixels kept; "
+    "flips: changed predictions; share: excess over noise as a share of the per-image attack's"
+)
+
 console = Console()
 errors = Console(stderr=True)
 
@@ -65,8 +71,8 @@ def show(evaluation: Evaluation, title: str) -> None:
     """Print a table of results."""
     table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD)
     table.add_column("perturbation", no_wrap=True)
-    for head in ("map change", "95 %", "same class", "top-k kept", "flips", "norm", "of per-image"):
-        table.add_column(head, justify="right", no_wrap=head == "95 %")
+    for head in ("change", "95 %", "if kept", "top-k", "flips", "norm", "share"):
+        table.add_column(head, justify="right", no_wrap=True)
     for row in evaluation.rows.values():
         style = {"universal": "bold", "control": "dim"}.get(row.kind, "")
         table.add_row(
@@ -81,5 +87,6 @@ def show(evaluation: Evaluation, title: str) -> None:
             style=style,
         )
     console.print(table)
+    console.print(LEGEND, style="dim")
     for flag in evaluation.flags:
         console.print(f"[yellow]flag[/] {flag.code}: {flag.message}")

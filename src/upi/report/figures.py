@@ -56,7 +56,7 @@ def examples(items: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> Figu
     chosen = sorted(items, key=lambda item: RULES.index(item["rule"]))
     figure, grid = plt.subplots(len(chosen), 4, figsize=(7.2, 1.95 * len(chosen)), squeeze=False)
     heads = ("image", "image + pattern", "map before", "map after")
-    for line, item in zip(grid, chosen, strict=True):
+    for number, (line, item) in enumerate(zip(grid, chosen, strict=True)):
         top = float(np.quantile(np.stack([item["clean_map"], item["perturbed_map"]]), 0.998))
         for axes, part, head in zip(line, PARTS, heads, strict=True):
             if part in ("x", "perturbed"):
@@ -64,12 +64,12 @@ def examples(items: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> Figu
             else:
                 axes.imshow(item[part].numpy(), cmap=MAP_COLOURS, vmin=0, vmax=top)
             _bare(axes)
-            if line is grid[0]:
+            if number == 0:
                 axes.set_title(head, fontsize=9)
         label, prediction = (_class(classes, item[k]) for k in ("label", "prediction"))
         line[0].set_ylabel(f"{item['rule']} changed", fontsize=9)
         line[1].set_xlabel(f"predicted {prediction} (label {label})", fontsize=8)
-        line[3].set_xlabel(f"relative change {item['value']:.2f}", fontsize=8)
+        line[3].set_xlabel(f"change of the map {item['value']:.2f}", fontsize=8)
     figure.subplots_adjust(wspace=0.06, hspace=0.22)
     return figure
 
