@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from upi.errors import ConfigError, DataError, ModelError
+from upi.errors import ConfigError, DataError, ModelError, UPIError
 from upi.surrogate import check_beta, smooth
 
 
@@ -108,6 +108,23 @@ class Classifier:
         if logits.shape[1] < 2:
             raise ModelError(f"expected at least 2 classes, the model returned {tuple(logits.shape)}")
         return logits
+
+    @torch.no_grad()
+    def probe(self, x: Tensor) -> Tensor:
+        """Logits of a few images, with a clear error where the network cannot take them.
+
+        Raises:
+            ModelError: The network fails on images of this shape, or gives no logits.
+        """
+        try:
+            return self(x)
+        except UPIError:
+            raise
+        except (RuntimeError, ValueError, TypeError) as error:
+            reason = str(error).splitlines()[0][:200]
+            raise ModelError(
+                f"the model cannot run on images of shape {tuple(x.shape[1:])}: {reason}"
+            ) from error
 
     @torch.no_grad()
     def predict(self, x: Tensor) -> Tensor:

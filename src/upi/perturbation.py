@@ -66,6 +66,10 @@ class Perturbation:
         delta = ball.project((self.delta * (ball.eps / self.ball.eps))[None])[0]
         return Perturbation(delta, ball, {**self.provenance, "scaled_from_eps": self.ball.eps})
 
+    def noting(self, **facts: Any) -> Perturbation:
+        """The same pattern with more provenance (plain JSON values)."""
+        return Perturbation(self.delta, self.ball, {**self.provenance, **facts})
+
     def save(self, path: str | Path) -> Path:
         """Write a safetensors file with versioned metadata, whole or not at all.
 

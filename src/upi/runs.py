@@ -45,21 +45,43 @@ def new_run(out: str | Path, *, force: bool = False) -> Iterator[RunFolder]:
     Raises:
         RunFolderError: ``out`` exists, or its parent cannot be written.
     """
-    out = Path(out)
-    _check_free(out, force)
+    out = _target(out, force)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.partial-"))
+        stage = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name[:60]}.partial-"))
         stage.chmod(0o755)
     except OSError as error:
         raise RunFolderError(f"cannot create a run folder in {out.parent}: {error.strerror}") from error
+    done = False
     try:
         yield RunFolder(stage)
+        done = True
         if out.exists():
             shutil.rmtree(out)
         stage.replace(out)
+    except OSError as error:
+        if not done or isinstance(error, RunFolderError):
+            raise
+        raise RunFolderError(
+            f"cannot move the finished run to {out}: {error}; it is kept in {stage}"
+        ) from error
     finally:
-        shutil.rmtree(stage, ignore_errors=True)
+        if not done:
+            shutil.rmtree(stage, ignore_errors=True)
+
+
+def _target(out: str | Path, force: bool) -> Path:
+    """The real path of a run folder that may be written."""
+    try:
+        path = Path(out).resolve()
+        _check_free(path, force)
+    except OSError as error:
+        if isinstance(error, RunFolderError):
+            raise
+        raise RunFolderError(f"cannot use {str(out)[:80]!r} as a run folder: {error.strerror}") from error
+    if path == Path.cwd():
+        raise RunFolderError("a run folder cannot replace the current folder; choose another --out")
+    return path
 
 
 def _check_free(out: Path, force: bool) -> None:

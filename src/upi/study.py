@@ -17,7 +17,7 @@ from torch import Tensor
 
 from upi.attacks import UPIPCA, ClassUAP, PerImageAttack, RandomPerturbation, UPIGrad
 from upi.classifier import Classifier
-from upi.errors import unknown_name
+from upi.errors import ConfigError, unknown_name
 from upi.evaluation import Evaluation, Example, evaluate, examples
 from upi.perturbation import Perturbation
 from upi.types import Perturber, Progress
@@ -28,11 +28,15 @@ Stage = Callable[[str], Progress]
 
 @dataclass(frozen=True)
 class Splits:
-    """Disjoint parts of the data; test is for reporting only."""
+    """Disjoint parts of the data; test is for reporting only.
+
+    ``origin`` says which data were split how, and goes into every perturbation's provenance.
+    """
 
     fit: Batches
     select: Batches
     test: Batches
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -101,11 +105,15 @@ def fit(
     """Fit one method by name.
 
     Raises:
-        ConfigError: The name is unknown.
+        ConfigError: The name is unknown, or a split is empty.
     """
     if name not in METHODS:
         raise unknown_name("method", name, METHODS)
-    return METHODS[name](model, spec, seed).fit(splits.fit, select=splits.select, progress=progress)
+    for part in ("fit", "select"):
+        if not getattr(splits, part):
+            raise ConfigError(f"the {part} split is empty; give it images (--n-{part})")
+    found = METHODS[name](model, spec, seed).fit(splits.fit, select=splits.select, progress=progress)
+    return found.noting(data=dict(splits.origin))
 
 
 @dataclass(frozen=True)
@@ -115,6 +123,7 @@ class Table:
     spec: Spec
     evaluation: Evaluation
     perturbations: Mapping[str, Perturbation]
+    files: Mapping[str, str]  # row to the stem of its file in perturbations/
     examples: Sequence[Example] = ()
     seed_means: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
@@ -124,7 +133,12 @@ class Table:
             name: {"means": list(means), "min": min(means), "max": max(means)}
             for name, means in self.seed_means.items()
         }
-        extra = {"key": self.spec.key, "preset": self.spec.preset, "seed_spread": spread}
+        extra = {
+            "key": self.spec.key,
+            "preset": self.spec.preset,
+            "perturbations": dict(self.files),
+            "seed_spread": spread,
+        }
         return {**extra, **self.evaluation.to_dict()}
 
 
@@ -163,6 +177,8 @@ def tabulate(
     model: Classifier, spec: Spec, splits: Splits, perturbations: Mapping[str, Perturber], *, stage: Stage
 ) -> tuple[Evaluation, list[Example]]:
     """Evaluate perturbations with every control, and pick example images by rule."""
+    if not splits.test:
+        raise ConfigError("the test split is empty; give it images (--n-test)")
     per_image = PerImageAttack(model, **spec.shared(spec.seed), steps=spec.per_image_steps)
     rows: dict[str, Perturber] = {**perturbations, "per-image": per_image}
     evaluation = evaluate(
@@ -215,11 +231,19 @@ def study(
     ordered = {name: perturbations[name] for name in METHODS}
     evaluation, pictures = tabulate(model, spec, splits, ordered, stage=stage)
     means = _spread(model, spec, splits, evaluation, stage)
-    return Table(spec, evaluation, ordered, pictures, means)
+    files = {name: name if spec.key == "gradient" else f"{name}--{spec.key}" for name in METHODS}
+    return Table(spec, evaluation, ordered, files, pictures, means)
 
 
 def device_of(name: str) -> torch.device:
-    """``auto`` is the first CUDA device where there is one, else the CPU."""
+    """``auto`` is the first CUDA device where there is one, else the CPU.
+
+    Raises:
+        ConfigError: There is no such device.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"--device {name}: {str(error).splitlines()[0]}") from error

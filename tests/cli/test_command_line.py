@@ -274,3 +274,91 @@ def test_ctrl_c_exits_with_130_and_leaves_nothing(tmp_path: Path) -> None:
     assert "interrupted" in errors
     assert "Traceback" not in errors
     assert list((tmp_path / "runs").iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def fitted(workplace: Path) -> Path:
+    """A folder with upi-pca and upi-grad of a quick fit."""
+    run("fit", "--model", workplace / "train", *SLICE, "--steps", "3", "--out", workplace / "fitted")
+    return workplace / "fitted"
+
+
+def _flags(run_folder: Path) -> set[str]:
+    return {flag["code"] for flag in RunFolder(run_folder).metrics()["flags"]}
+
+
+def test_test_images_that_may_have_been_fitted_on_are_flagged(
+    workplace: Path, fitted: Path, tmp_path: Path
+) -> None:
+    shared: list[str | Path] = ["evaluate", "--model", workplace / "train", "--perturbation", fitted]
+    quick = ["--per-image-steps", "2"]
+    run(*shared, *SLICE, *quick, "--out", tmp_path / "same")
+    run(*shared, *SLICE, *quick, "--split-seed", "1", "--out", tmp_path / "other")
+    assert not _flags(tmp_path / "same") & {"splits-differ", "another-model", "unknown-fitting-data"}
+    assert "splits-differ" in _flags(tmp_path / "other")
+    assert "for this report are disjoint" in (tmp_path / "same" / "report.html").read_text()
+    assert "for this report are disjoint" not in (tmp_path / "other" / "report.html").read_text()
+
+
+def test_evaluate_keeps_every_perturbation_and_refuses_the_names_of_controls(
+    workplace: Path, fitted: Path, tmp_path: Path
+) -> None:
+    for name in ("one", "two--three", "per-image"):
+        shutil.copy(fitted / "perturbations" / "upi-pca.safetensors", tmp_path / f"{name}.safetensors")
+    shared: list[str | Path] = ["evaluate", "--model", workplace / "train", *SLICE, "--per-image-steps", "2"]
+    one, two = tmp_path / "one.safetensors", tmp_path / "two--three.safetensors"
+    both = ["--perturbation", one, "--perturbation", two]
+    run(*shared, *both, "--dissimilarity", "mass_center", "--out", tmp_path / "run")
+    files = {path.name for path in (tmp_path / "run" / "perturbations").iterdir()}
+    assert files == {"one.safetensors", "two--three.safetensors"}
+    page = (tmp_path / "run" / "report.html").read_text()
+    lead = page.split('class="lead">')[1].split("</p>")[0]
+    assert "pixels (centre of mass)" in lead
+    out = run(*shared, "--perturbation", tmp_path / "per-image.safetensors", "--out", tmp_path / "x", code=2)
+    assert "names a control" in out
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda m: m.pop("tables"), "do not follow schema 1"),
+        (lambda m: m["tables"].clear(), "do not follow schema 1"),
+        (lambda m: m["tables"][0]["rows"][0].pop("ssim"), "do not follow schema 1"),
+        (lambda m: m.update(schema=2), "expected schema 1, got 2"),
+    ],
+)
+def test_reports_on_damaged_results_are_refused(
+    damage: Any, message: str, workplace: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(workplace / "demo", tmp_path / "run")
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    damage(metrics)
+    (tmp_path / "run" / "metrics.json").write_text(json.dumps(metrics))
+    assert message in run("report", tmp_path / "run", code=2)
+
+
+def test_more_bad_input(workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    (tmp_path / "colours.py").write_text(
+        "from torch import nn\n"
+        "def colour():\n    return nn.Conv2d(3, 2, 3)\n"
+        "def broken():\n    raise OSError('no weights')\n"
+    )
+    (tmp_path / "damaged" / "cat").mkdir(parents=True)
+    (tmp_path / "damaged" / "cat" / "1.png").write_bytes(b"not a picture")
+    model = ["--model", str(workplace / "train")]
+    for arguments, message in (
+        (["fit", *model, *SLICE, "--n-train", "-1"], "greater than or equal to 0"),
+        (["fit", *model, *SLICE, "--device", "toaster"], "--device toaster"),
+        (["fit", *model, *SLICE, "--method", "magic"], "unknown method 'magic'"),
+        (["fit", *model, *SLICE, "--n-select", "0"], "the select split is empty"),
+        (["fit", "--model", "colours:colour", *SLICE], "cannot run on images of shape (1, 28, 28)"),
+        (["fit", "--model", "colours:broken", *SLICE], "calling it failed: OSError: no weights"),
+        (["train", *SLICE, "--n-test", "0"], "at least one image"),
+        (["train", "--data", "damaged", "--n-train", "1"], "damaged"),
+        (["train", "--out", "."], "cannot replace the current folder"),
+        (["train", "--out", "x" * 300], "cannot use"),
+    ):
+        assert message in run(*arguments, code=2), arguments
+    assert not any(path.name.startswith(".") for path in tmp_path.iterdir())

@@ -242,6 +242,10 @@ def test_budgets_cannot_be_mixed(relu_net: nn.Module, loader: Batches, pattern: 
     other = upi.RandomPerturbation(relu_net, norm="linf", eps=0.1).fit(loader)
     with pytest.raises(ConfigError, match=r"'other' lives in the linf ball of radius 0\.1"):
         upi.evaluate(relu_net, {"p": pattern, "other": other}, loader)
+    weaker = {"p": pattern, "weaker": pattern.scaled(0.5)}
+    for order in (weaker, dict(reversed(weaker.items()))):
+        with pytest.raises(ConfigError, match="evaluate different budgets separately"):
+            upi.evaluate(relu_net, order, loader)
     with pytest.raises(ConfigError, match=r"say norm=\.\.\. and eps="):
         upi.evaluate(relu_net, {"f": lambda x, target: x}, loader)
     with pytest.raises(ConfigError, match="draws must be at least 1"):
@@ -280,3 +284,13 @@ def test_several_kinds_of_networks_share_one_table_shape() -> None:
     )
     assert table.dissimilarity == "cosine"
     assert table.rows["upi-pca"].dissimilarity.n == 8
+
+
+def test_few_images_and_a_mostly_wrong_model_are_flagged(
+    relu_net: nn.Module, loader: Batches, pattern: Perturbation
+) -> None:
+    mostly = [(x, torch.where(torch.arange(len(x)) < 2, label, (label + 1) % 4)) for x, label in loader]
+    codes = _codes(upi.evaluate(relu_net, {"p": pattern}, mostly, controls=False))
+    assert {"few-images", "mostly-misclassified"} <= codes
+    many = upi.evaluate(relu_net, {"p": pattern}, list(loader) * 3, controls=False)
+    assert not {"few-images", "mostly-misclassified"} & _codes(many)

@@ -36,6 +36,10 @@ class DataOptions(BaseModel):
         """Size of each split."""
         return {"train": self.n_train, "fit": self.n_fit, "select": self.n_select, "test": self.n_test}
 
+    def origin(self, fingerprint: str) -> dict[str, Any]:
+        """Which data were split how: equal for runs whose splits are the same images."""
+        return {"fingerprint": fingerprint, "splits": self.sizes(), "seed": self.split_seed}
+
 
 def _read(path: Path) -> dict[str, Any]:
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from rich import box
@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from upi.evaluation import Evaluation, Interval
+from upi.evaluation import Evaluation, Flag, Interval
 from upi.types import Progress as Callback
 
 #: What the columns of ``show`` mean.
@@ -20,6 +20,8 @@ LEGEND = (
 )
 
 console = Console()
+if not console.is_terminal:
+    console = Console(width=120)
 errors = Console(stderr=True)
 
 
@@ -67,8 +69,8 @@ def _range(value: Interval) -> str:
     return "-" if value.n == 0 else f"{value.ci95[0]:.3f}-{value.ci95[1]:.3f}"
 
 
-def show(evaluation: Evaluation, title: str) -> None:
-    """Print a table of results."""
+def show(evaluation: Evaluation, flags: Iterable[Flag], title: str) -> None:
+    """Print a table of results and its flags."""
     table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD)
     table.add_column("perturbation", no_wrap=True)
     for head in ("change", "95 %", "if kept", "top-k", "flips", "norm", "share"):
@@ -88,5 +90,5 @@ def show(evaluation: Evaluation, title: str) -> None:
         )
     console.print(table)
     console.print(LEGEND, style="dim")
-    for flag in evaluation.flags:
+    for flag in flags:
         console.print(f"[yellow]flag[/] {flag.code}: {flag.message}")

@@ -36,7 +36,7 @@ def _cut(splits: Splits, share: float) -> Splits:
     def first(batches: Any) -> Any:
         return batches[: max(1, round(share * len(batches)))]
 
-    return Splits(first(splits.fit), first(splits.select), first(splits.test))
+    return Splits(first(splits.fit), first(splits.select), first(splits.test), splits.origin)
 
 
 def _tables(model: Classifier, main: Spec, splits: Splits, share: float, stage: Stages) -> list[Table]:
@@ -57,18 +57,13 @@ def _tables(model: Classifier, main: Spec, splits: Splits, share: float, stage: 
     return [gradient, integrated, paper]
 
 
-def _name(table: Table, method: str) -> str:
-    return method if table.spec.key == "gradient" else f"{method}--{table.spec.key}"
-
-
 def _write(folder: RunFolder, tables: list[Table]) -> None:
     evaluations = {table.spec.key: table.evaluation for table in tables}
     folder.write_per_sample(evaluations)
     folder.write_examples({table.spec.key: table.examples for table in tables})
     for table in tables:
         for method, perturbation in table.perturbations.items():
-            if method in UNIVERSAL or table.spec.key == "gradient":
-                folder.write_perturbation(_name(table, method), perturbation)
+            folder.write_perturbation(table.files[method], perturbation)
 
 
 @exit_codes
@@ -78,16 +73,18 @@ def demo(
     eps: Annotated[
         float, typer.Option("--eps", help="l2 norm of the perturbation; pixels are in [0, 1].")
     ] = 2.0,
-    n_train: Annotated[int, typer.Option("--n-train", help="Digits to train on.")] = 3000,
-    n_fit: Annotated[int, typer.Option("--n-fit", help="Digits to find the perturbation on.")] = 750,
+    n_train: Annotated[int, typer.Option("--n-train", min=1, help="Digits to train on.")] = 3000,
+    n_fit: Annotated[int, typer.Option("--n-fit", min=1, help="Digits to find the perturbation on.")] = 750,
     n_select: Annotated[
-        int, typer.Option("--n-select", help="Digits to choose sign and component on.")
+        int, typer.Option("--n-select", min=1, help="Digits to choose sign and component on.")
     ] = 250,
-    n_test: Annotated[int, typer.Option("--n-test", help="Digits to report on.")] = 1000,
-    n_curve: Annotated[int, typer.Option("--n-curve", help="Test digits for the eps-curve.")] = 200,
-    epochs: Annotated[int, typer.Option("--epochs", help="Training epochs.")] = 20,
-    steps: Annotated[int, typer.Option("--steps", help="Updates of UPI-Grad.")] = 200,
-    fits: Annotated[int, typer.Option("--fits", help="Fits per universal attack, for the spread.")] = 3,
+    n_test: Annotated[int, typer.Option("--n-test", min=1, help="Digits to report on.")] = 1000,
+    n_curve: Annotated[int, typer.Option("--n-curve", min=1, help="Test digits for the eps-curve.")] = 200,
+    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Training epochs.")] = 20,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Updates of UPI-Grad.")] = 200,
+    fits: Annotated[
+        int, typer.Option("--fits", min=1, help="Fits per universal attack, for the spread.")
+    ] = 3,
     ig_share: Annotated[
         float,
         typer.Option("--ig-share", min=0.0, max=1.0, help="Share of the images for integrated gradients."),
@@ -112,10 +109,12 @@ def demo(
             trained, cached = _classifier(parts, epochs, seed, stage)
             seconds["data and training"] = time.perf_counter() - begin
             model = Classifier(trained.net)
+            origin = options.origin(data.fingerprint())
             splits = Splits(
                 parts["fit"].batches(options.batch_size),
                 parts["select"].batches(250),
                 parts["test"].batches(125),
+                origin,
             )
             main = Spec("gradient", eps=eps, seed=seed, steps=steps, fits=fits)
             tables = _tables(model, main, splits, ig_share, stage)
@@ -137,7 +136,7 @@ def demo(
             stage("write results")
             _write(folder, tables)
             facts = {"model": {**trained.about, "fingerprint": model.fingerprint(), "cached": cached}}
-            about = {"name": data.name, "fingerprint": data.fingerprint(), "splits": options.sizes()}
+            about = {"name": data.name, **origin}
             folder.write_json("config.json", config_record(context, data=about, **facts))
             seconds["total"] = time.perf_counter() - begin
             folder.write_json(
@@ -148,7 +147,7 @@ def demo(
 
             build_report(folder, shown_as=out)
     for table in tables:
-        show(table.evaluation, _title(table, trained))
+        show(table.evaluation, table.evaluation.flags, _title(table, trained))
     console.print(f"Report: [bold]{out / 'report.html'}[/] ({time.perf_counter() - begin:.0f} s)")
 
 

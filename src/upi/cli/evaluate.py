@@ -29,12 +29,16 @@ from upi.cli.options import (
     Std,
 )
 from upi.errors import ConfigError
+from upi.evaluation import origin_flags
 from upi.perturbation import Perturbation
 from upi.report import build_report
 from upi.runs import SCHEMA, RunFolder, new_run
 from upi.study import Spec, Splits, Table, device_of, tabulate
 from upi.zoo.classifiers import load_classifier
 from upi.zoo.datasets import load, split
+
+#: Rows that the evaluation adds itself.
+RESERVED = {"random", "random-matched", "per-image", "other-image", "tiny-noise"}
 
 
 def _load(paths: list[Path]) -> dict[str, Perturbation]:
@@ -45,6 +49,8 @@ def _load(paths: list[Path]) -> dict[str, Perturbation]:
         if not items:
             raise ConfigError(f"--perturbation {path}: no perturbations in this folder")
         for name, item in items.items():
+            if name in RESERVED:
+                raise ConfigError(f"--perturbation {path}: {name!r} names a control; rename the file")
             if name in found:
                 raise ConfigError(
                     f"--perturbation {path}: two perturbations are called {name!r}; rename a file"
@@ -120,7 +126,7 @@ def evaluate_command(
         ball = next(iter(items.values())).ball
         saliency = _common(items, "saliency", saliency)
         spec = Spec(
-            key="gradient" if saliency == "gradient" else saliency,
+            key=saliency,
             saliency=saliency,
             dissimilarity=dissimilarity,
             norm=ball.norm,
@@ -135,20 +141,21 @@ def evaluate_command(
             stage("load images")
             images = load(data, split="test" if n_train + n_fit + n_select == 0 else "train")
             parts = split(images, chosen.sizes(), seed=split_seed)
-            splits = Splits([], [], parts["test"].batches(batch_size))
+            origin = chosen.origin(images.fingerprint())
+            splits = Splits([], [], parts["test"].batches(batch_size), origin)
             evaluation, pictures = tabulate(classifier, spec, splits, items, stage=stage)
-        table = Table(spec, evaluation, items, pictures)
+        flags = [*evaluation.flags, *origin_flags(items, origin, classifier.fingerprint())]
+        table = Table(spec, evaluation, items, {name: name for name in items}, pictures)
         facts: dict[str, Any] = {
             "model": {**about, "fingerprint": classifier.fingerprint()},
             "classes": images.classes,
         }
-        source = {"name": images.name, "fingerprint": images.fingerprint(), "splits": chosen.sizes()}
-        folder.write_json("config.json", config_record(context, data=source, **facts))
+        data_facts = {"name": images.name, **origin}
+        folder.write_json("config.json", config_record(context, data=data_facts, **facts))
         folder.write_per_sample({spec.key: evaluation})
         folder.write_examples({spec.key: pictures})
-        suffix = "" if spec.key == "gradient" else f"--{spec.key}"
         for name, item in items.items():
-            folder.write_perturbation(name.partition("--")[0] + suffix, item)
+            folder.write_perturbation(name, item)
         folder.write_json(
             "metrics.json",
             {
@@ -160,10 +167,12 @@ def evaluate_command(
                     "fingerprint": classifier.fingerprint(),
                 },
                 "tables": [table.to_dict()],
-                "flags": [{"table": spec.key, **flag.to_dict()} for flag in evaluation.flags],
+                "flags": [{"table": spec.key, **flag.to_dict()} for flag in flags],
                 "seconds": {"total": round(time.perf_counter() - begin, 2)},
             },
         )
         build_report(folder, shown_as=out)
-    show(evaluation, f"{spec.saliency}: {ball.norm} eps = {ball.eps:g}, {evaluation.n_test} test images")
+    show(
+        evaluation, flags, f"{spec.saliency}: {ball.norm} eps = {ball.eps:g}, {evaluation.n_test} test images"
+    )
     console.print(f"Report: [bold]{out / 'report.html'}[/]")

@@ -7,6 +7,7 @@ from functools import wraps
 from typing import ParamSpec
 
 import typer
+from pydantic import ValidationError
 
 from upi.cli.console import errors
 from upi.errors import UPIError
@@ -24,6 +25,11 @@ def exit_codes(command: Callable[P, None]) -> Callable[P, None]:
         except KeyboardInterrupt:
             errors.print("interrupted; nothing half-written was left behind")
             raise typer.Exit(130) from None
+        except ValidationError as error:
+            for problem in error.errors():
+                place = "-".join(str(part) for part in problem["loc"]).replace("_", "-")
+                errors.print(f"[red]error[/] --{place}: {problem['msg']}, got {problem['input']!r}")
+            raise typer.Exit(2) from None
         except UPIError as error:
             errors.print(f"[red]error[/] {type(error).__name__}: ", end="")
             errors.print(str(error), markup=False, highlight=False, soft_wrap=True)

@@ -31,6 +31,7 @@ from upi.cli.options import (
     SplitSeed,
     Std,
 )
+from upi.errors import ConfigError, unknown_name
 from upi.runs import new_run
 from upi.study import METHODS, UNIVERSAL, Spec, Splits, device_of, fit
 from upi.zoo.classifiers import load_classifier
@@ -98,6 +99,11 @@ def fit_command(
         prediction_price=prediction_price,
         clip=clip,
     )
+    if not method:
+        raise ConfigError("name at least one --method")
+    for name in method:
+        if name not in METHODS:
+            raise unknown_name("method", name, METHODS)
     with new_run(out, force=force) as folder:
         classifier, about = load_classifier(model, mean=mean, std=std)
         classifier.net.to(device_of(device))
@@ -105,11 +111,12 @@ def fit_command(
             stage("load images")
             images = load(data)
             parts = split(images, chosen.sizes(), seed=split_seed)
-            splits = Splits(parts["fit"].batches(batch_size), parts["select"].batches(250), [])
+            origin = chosen.origin(images.fingerprint())
+            splits = Splits(parts["fit"].batches(batch_size), parts["select"].batches(250), [], origin)
             for name in method:
                 found = fit(name, classifier, spec, splits, seed=seed, progress=stage(name))
                 folder.write_perturbation(name, found)
         facts = {"model": {**about, "fingerprint": classifier.fingerprint()}, "classes": images.classes}
-        source = {"name": images.name, "fingerprint": images.fingerprint(), "splits": chosen.sizes()}
-        folder.write_json("config.json", config_record(context, data=source, **facts))
+        data_facts = {"name": images.name, **origin}
+        folder.write_json("config.json", config_record(context, data=data_facts, **facts))
     console.print(f"{', '.join(method)}: perturbations in {out / 'perturbations'}")

@@ -12,6 +12,7 @@ from upi.cli.config import ConfigFile, DataOptions, config_record
 from upi.cli.console import console, stages
 from upi.cli.exits import exit_codes
 from upi.cli.options import Data, Force, NFit, NSelect, NTest, NTrain, Out, Seed, SplitSeed
+from upi.errors import ConfigError
 from upi.runs import new_run
 from upi.zoo.classifiers import FILE, train_new
 from upi.zoo.datasets import load, split
@@ -42,6 +43,8 @@ def train_command(
     chosen = DataOptions(
         data=data, n_train=n_train, n_fit=n_fit, n_select=n_select, n_test=n_test, split_seed=split_seed
     )
+    if min(n_train, n_test) < 1:
+        raise ConfigError("training needs at least one image in --n-train and in --n-test")
     with new_run(out, force=force) as folder:
         with stages() as stage:
             stage("load images")

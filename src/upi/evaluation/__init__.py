@@ -2,7 +2,7 @@
 
 from upi.evaluation.curve import eps_curve
 from upi.evaluation.examples import Example, examples
-from upi.evaluation.flags import Flag
+from upi.evaluation.flags import Flag, origin_flags
 from upi.evaluation.intervals import Interval, interval
 from upi.evaluation.protocol import evaluate
 from upi.evaluation.result import METRICS, Evaluation, Row
@@ -18,4 +18,5 @@ __all__ = [
     "evaluate",
     "examples",
     "interval",
+    "origin_flags",
 ]

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from upi.classifier import Classifier
+from upi.perturbation import Perturbation
 
 #: Share of changed predictions above which map changes say little about explanations.
 MANY_CHANGED = 0.1
@@ -31,7 +33,7 @@ class Flag:
 @torch.no_grad()
 def model_flags(model: Classifier, x: Tensor) -> Iterator[Flag]:
     """Probe the model on a few images (N, C, H, W)."""
-    first, second = model(x), model(x)
+    first, second = model.probe(x), model.probe(x)
     if not torch.allclose(first, second, rtol=1e-4, atol=1e-5, equal_nan=True):
         yield Flag(
             "non-deterministic-model",
@@ -43,6 +45,22 @@ def model_flags(model: Classifier, x: Tensor) -> Iterator[Flag]:
             "softmax-output",
             "The model's outputs are probabilities (softmax) where logits were expected: 'logit' maps are "
             "maps of the probability, and softmax scores are taken twice.",
+        )
+
+
+#: Test images below which intervals are wide and bootstrap ones too short.
+FEW_IMAGES = 100
+
+
+def sample_flags(eligible: int, seen: int) -> Iterator[Flag]:
+    """Say where a table rests on few images, or on a model that is mostly wrong."""
+    if eligible < FEW_IMAGES:
+        yield Flag("few-images", f"Only {eligible} test images count: intervals are wide and too optimistic.")
+    if 2 * eligible < seen:
+        yield Flag(
+            "mostly-misclassified",
+            f"Only {eligible} of {seen} test images count: explanations of a model that is mostly wrong "
+            "say little.",
         )
 
 
@@ -78,3 +96,28 @@ def table_flags(rows: Mapping[str, Standing]) -> Iterator[Flag]:
                 f"{name} changes {row.changed:.0%} of predictions: read its figures among unchanged "
                 "predictions.",
             )
+
+
+def origin_flags(
+    perturbations: Mapping[str, Perturbation], origin: Mapping[str, Any], fingerprint: str
+) -> Iterator[Flag]:
+    """Say where test images may have been used for fitting, and where the model is another one.
+
+    Args:
+        perturbations: With ``data`` in their provenance: which data were split how.
+        origin: The same facts for the test images.
+        fingerprint: Of the evaluated model.
+    """
+    for name, item in perturbations.items():
+        fitted = item.provenance.get("data")
+        if not isinstance(fitted, Mapping):
+            message = f"{name} does not say which images it was fitted on; they may be these."
+            yield Flag("unknown-fitting-data", message)
+        elif fitted.get("fingerprint") == origin["fingerprint"] and dict(fitted) != dict(origin):
+            yield Flag(
+                "splits-differ",
+                f"{name} was fitted on another split of the same data: images of this test split may have "
+                "been used for fitting. Use the same split options as in the fit.",
+            )
+        if item.provenance.get("model") != fingerprint:
+            yield Flag("another-model", f"{name} was fitted on another model: its row shows transfer.")

@@ -19,7 +19,7 @@ from upi.attacks import PerImageAttack
 from upi.balls import Ball
 from upi.classifier import Classifier
 from upi.errors import ConfigError
-from upi.evaluation.flags import Standing, table_flags
+from upi.evaluation.flags import Standing, sample_flags, table_flags
 from upi.evaluation.intervals import interval
 from upi.evaluation.measure import Pass, kind_of, run_pass
 from upi.evaluation.result import METRICS, Column, Evaluation, Row, mean_of
@@ -45,7 +45,7 @@ def shared_ball(perturbations: Mapping[str, Perturber], norm: str | None, eps: f
     """The ball of the comparison: as given, or that of the first universal perturbation.
 
     Raises:
-        ConfigError: Nothing says which ball, or a perturbation is larger than it.
+        ConfigError: Nothing says which ball, or a perturbation lives in another one.
     """
     balls = [p.ball for p in perturbations.values() if isinstance(p, (Perturbation, PerImageAttack))]
     if eps is None and not balls:
@@ -53,7 +53,7 @@ def shared_ball(perturbations: Mapping[str, Perturber], norm: str | None, eps: f
     ball = Ball(norm or (balls[0].norm if balls else "l2"), balls[0].eps if eps is None else eps)
     for name, perturber in perturbations.items():
         own = getattr(perturber, "ball", ball)
-        if own.norm != ball.norm or own.eps > ball.eps * (1 + 1e-6):
+        if own.norm != ball.norm or abs(own.eps - ball.eps) > 1e-6 * ball.eps:
             raise ConfigError(
                 f"{name!r} lives in the {own.norm} ball of radius {own.eps:g}, the comparison is in the "
                 f"{ball.norm} ball of radius {ball.eps:g}: evaluate different budgets separately"
@@ -160,7 +160,7 @@ def evaluate(
         n_test=len(targets),
         n_seen=seen,
         rows=table,
-        flags=(*run.flags.values(), *table_flags(standing)),
+        flags=(*run.flags.values(), *sample_flags(len(targets), seen), *table_flags(standing)),
         per_sample={name: {**shared, **column} for name, column in columns.items()},
         seconds=time.perf_counter() - begin,
     )

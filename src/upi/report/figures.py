@@ -34,16 +34,13 @@ def _bare(axes: Axes) -> None:
 
 def perturbations(items: Mapping[str, Perturbation]) -> Figure:
     """Each pattern as an image: red adds brightness, blue takes it away (mean over channels)."""
-    panels = max(3, len(items))
-    figure, grid = plt.subplots(1, panels, figsize=(2.5 * panels, 2.9), squeeze=False)
-    for axes in grid[0][len(items) :]:
-        axes.set_visible(False)
+    figure, grid = plt.subplots(1, len(items), figsize=(2.5 * len(items) + 0.4, 2.9), squeeze=False)
     limit = max(float(p.delta.mean(0).abs().max()) for p in items.values())
-    for axes, (title, item) in zip(grid[0], items.items(), strict=False):
+    for axes, (title, item) in zip(grid[0], items.items(), strict=True):
         drawn = axes.imshow(item.delta.mean(0).numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit)
         axes.set_title(title, fontsize=10)
         _bare(axes)
-    bar = figure.colorbar(drawn, ax=list(grid[0][: len(items)]), fraction=0.02, pad=0.02, shrink=0.7)
+    bar = figure.colorbar(drawn, ax=list(grid[0]), fraction=0.05 / len(items), pad=0.02, shrink=0.7)
     bar.set_label("change of pixel value", fontsize=8)
     return figure
 
@@ -132,7 +129,7 @@ def history(items: Mapping[str, Sequence[float]]) -> Figure:
     figure, axes = plt.subplots(figsize=(6.4, 3.0))
     for number, (title, values) in enumerate(items.items()):
         axes.plot(np.arange(1, len(values) + 1), values, color=f"C{number}", label=title, lw=1.2)
-    axes.set(xlabel="step", ylabel="objective (surrogate)")
+    axes.set(xlabel="step", ylabel="objective while fitting")
     axes.legend(fontsize=8)
     figure.tight_layout()
     return figure

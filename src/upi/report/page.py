@@ -5,22 +5,26 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, UndefinedError
 from markupsafe import Markup
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
+from upi.errors import RunFolderError
 from upi.perturbation import Perturbation
 from upi.report import figures
 from upi.report.style import look, name
-from upi.report.words import NORMS, headline, map_name
+from upi.report.words import NORMS, headline, map_name, radius
 from upi.runs import RunFolder
 from upi.storage import write_atomic
+
+#: Resolution of the figures, and that of the page they are shown on.
+PRINT_DPI, SCREEN_DPI = 150, 96
 
 
 class _Figures:
@@ -39,27 +43,22 @@ class _Figures:
         return Markup(f'<img src="data:image/png;base64,{data}" alt="{stem}">')
 
 
-def _titled(patterns: Mapping[str, Perturbation], key: str) -> dict[str, Perturbation]:
+def _titled(patterns: Mapping[str, Perturbation], table: Mapping[str, Any]) -> dict[str, Perturbation]:
     """The patterns of one table, by the row's name for people."""
-    suffix = "" if key == "gradient" else f"--{key}"
-    mine = {}
-    for stem, item in patterns.items():
-        row, _, table = stem.partition("--")
-        if (f"--{table}" if table else "") == suffix:
-            mine[name(row)] = item
-    return mine
+    return {name(row): patterns[stem] for row, stem in table["perturbations"].items() if stem in patterns}
 
 
 def _evidence(
-    patterns: Mapping[str, Perturbation], tables: Mapping[str, str], key: str, method: str
+    patterns: Mapping[str, Perturbation], tables: Sequence[Mapping[str, Any]], key: str, method: str
 ) -> dict[str, list[float]]:
-    """What the fits of one method recorded under ``key``, by the name of their table's map."""
+    """What the fits of one method recorded under ``key``, by map and row."""
     found = {}
-    for stem, item in patterns.items():
-        values = item.provenance.get(key) or []
-        if item.provenance.get("method") == method and values:
-            _, _, table = stem.partition("--")
-            found[tables.get(table or "gradient", stem)] = list(values)
+    for table in tables:
+        for row, stem in table["perturbations"].items():
+            record = patterns[stem].provenance if stem in patterns else {}
+            if record.get("method") == method and record.get(key):
+                title = map_name(table) if len(tables) > 1 else name(row)
+                found[title if title not in found else f"{title}, {name(row)}"] = list(record[key])
     return found
 
 
@@ -73,7 +72,7 @@ def _section(
 ) -> dict[str, Any]:
     """One table with its figures."""
     key = table["key"]
-    mine = _titled(patterns, key)
+    mine = _titled(patterns, table)
     grids = []
     for row in dict.fromkeys(c["row"] for c in captions if c["table"] == key):
         chosen = [c for c in captions if c["table"] == key and c["row"] == row]
@@ -102,6 +101,15 @@ def build_report(folder: RunFolder, *, shown_as: Path | None = None) -> Path:
     Raises:
         RunFolderError: Results are missing or damaged.
     """
+    try:
+        return _build(folder, shown_as)
+    except (KeyError, IndexError, TypeError, AttributeError, UndefinedError) as error:
+        raise RunFolderError(
+            f"{folder.path}: its results do not follow schema 1: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _build(folder: RunFolder, shown_as: Path | None) -> Path:
     config, metrics = folder.config(), folder.metrics()
     patterns, captions, samples = folder.perturbations(), folder.examples(), folder.per_sample()
     classes = list(config.get("classes", []))
@@ -113,9 +121,8 @@ def build_report(folder: RunFolder, *, shown_as: Path | None = None) -> Path:
         curve = metrics.get("eps_curve")
         points = curve["points"] if curve else []
         norm = NORMS.get(metrics["tables"][0]["norm"], "")
-        titles = {table["key"]: map_name(table) for table in metrics["tables"]}
-        spectra = _evidence(patterns, titles, "spectrum", "UPIPCA")
-        histories = _evidence(patterns, titles, "history", "UPIGrad")
+        spectra = _evidence(patterns, metrics["tables"], "spectrum", "UPIPCA")
+        histories = _evidence(patterns, metrics["tables"], "history", "UPIGrad")
         extra = {
             "curve": drawn.add("eps-curve", figures.eps_curve(points, norm)) if points else None,
             "spectrum": drawn.add("spectrum", figures.spectrum(spectra)) if spectra else None,
@@ -133,6 +140,8 @@ def build_report(folder: RunFolder, *, shown_as: Path | None = None) -> Path:
         **extra,
         name=name,
         norms=NORMS,
+        radius=radius,
+        flag_codes={flag["code"] for flag in metrics["flags"]},
         options=json.dumps(config.get("options", {}), indent=2),
         command=" ".join(config.get("argv", [])),
         folder=str(shown_as or folder.path),

@@ -28,6 +28,26 @@ def percent(value: float) -> str:
     return f"{100 * value:.0f} %"
 
 
+def amount(value: float, dissimilarity: str) -> str:
+    """A map change in words: percent where it is relative, else with its own unit."""
+    if dissimilarity == "relative_l2":
+        return percent(value)
+    unit = (
+        " pixels (centre of mass)"
+        if dissimilarity == "mass_center"
+        else f" ({dissimilarity.replace('_', ' ')})"
+    )
+    return f"{value:.3g}{unit}"
+
+
+def radius(norm: str, eps: float) -> str:
+    """A radius as people write it: 8/255 in the l-inf ball."""
+    steps = 255 * eps
+    if norm == "linf" and abs(steps - round(steps)) < 1e-6:
+        return f"{round(steps)}/255"
+    return f"{eps:g}"
+
+
 def rows_of(table: Mapping[str, Any]) -> dict[str, Any]:
     """The rows of a table by name."""
     return {row["name"]: row for row in table["rows"]}
@@ -52,10 +72,11 @@ def headline(table: Mapping[str, Any]) -> Headline | None:
         return None
     rows, value = rows_of(table), row["dissimilarity"]
     low, high = value["ci95"]
-    size = f"{NORMS.get(table['norm'], table['norm'])} size {table['eps']:g}"
+    size = f"{NORMS.get(table['norm'], table['norm'])} size {radius(table['norm'], table['eps'])}"
+    kind = str(table["dissimilarity"])
     finding = (
         f"One fixed pattern of {size} changes the {map_name(table)} of an unseen image by "
-        f"{percent(value['mean'])} (95 % interval {percent(low)} to {percent(high)}), while "
+        f"{amount(value['mean'], kind)} (95 % interval {amount(low, kind)} to {amount(high, kind)}), while "
         f"{percent(1 - row['prediction_changed'])} of the predictions stay."
     )
     parts = []
@@ -65,5 +86,5 @@ def headline(table: Mapping[str, Any]) -> Headline | None:
         ("per-image", "an attack made for each image by {}"),
     ):
         if key in rows:
-            parts.append(words.format(percent(rows[key]["dissimilarity"]["mean"])))
+            parts.append(words.format(amount(rows[key]["dissimilarity"]["mean"], kind)))
     return Headline(finding, "; ".join(parts) + "." if parts else "")

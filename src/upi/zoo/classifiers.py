@@ -79,6 +79,9 @@ def train_new(
     arch: str, data: Dataset, test: Dataset, recipe: Recipe, *, progress: Progress | None = None
 ) -> Trained:
     """Train a network of the zoo and measure it on ``test``."""
+    height, width = data.images.shape[2:]
+    if height != width:
+        raise ConfigError(f"{arch} takes square images, got {height} x {width}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         shape = {
@@ -122,11 +125,14 @@ def _from_code(spec: str) -> nn.Module:
     sys.path.insert(0, os.getcwd())
     try:
         factory = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"--model {spec}: cannot import it: {error}") from error
     finally:
         sys.path.remove(os.getcwd())
-    net = factory if isinstance(factory, nn.Module) else factory()
+    try:
+        net = factory if isinstance(factory, nn.Module) else factory()
+    except Exception as error:
+        raise ConfigError(f"--model {spec}: calling it failed: {type(error).__name__}: {error}") from error
     if not isinstance(net, nn.Module):
         raise ModelError(f"--model {spec}: expected a torch.nn.Module, got {type(net).__name__}")
     return net

@@ -9,7 +9,7 @@ by Hugging Face ``datasets``.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,9 @@ class Dataset:
         return Dataset(self.name, self.images[index], self.labels[index], self.classes)
 
     def batches(self, size: int) -> list[tuple[Tensor, Tensor]]:
-        """Consecutive (images, labels) of at most ``size`` samples."""
+        """Consecutive (images, labels) of at most ``size`` samples; none for an empty dataset."""
+        if not len(self):
+            return []
         return list(zip(torch.split(self.images, size), torch.split(self.labels, size), strict=True))
 
     def fingerprint(self) -> str:
@@ -67,19 +69,30 @@ def _pixels(image: Any, where: str, shape: tuple[int, ...] | None) -> np.ndarray
     return array
 
 
-def _folder(path: Path, split: str) -> Dataset:
-    from datasets import ClassLabel, load_dataset
+def _rows(table: Any, path: Path) -> Iterator[Any]:
+    try:
+        yield from table
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: an image cannot be decoded: {error}") from error
 
+
+def _folder(path: Path, split: str) -> Dataset:
+    from datasets import ClassLabel, disable_progress_bars, load_dataset
+
+    disable_progress_bars()
     files = sorted(str(file) for file in path.glob("*.parquet"))
     chosen = [file for file in files if Path(file).name.startswith(split)] or files
-    if files:
-        table = load_dataset("parquet", data_files=chosen, split="train")
-    else:
-        table = load_dataset("imagefolder", data_dir=str(path), split="train")
+    kind: dict[str, Any] = {"path": "parquet", "data_files": chosen}
+    if not files:
+        kind = {"path": "imagefolder", "data_dir": str(path)}
+    try:
+        table = load_dataset(**kind, split="train")
+    except Exception as error:  # the library raises many kinds for damaged or missing files
+        raise DataError(f"{path}: cannot be read as images with labels: {error}") from error
     if not {"image", "label"} <= set(table.column_names):
         raise DataError(f"{path}: expected the columns 'image' and 'label', got {table.column_names}")
     arrays: list[np.ndarray[Any, Any]] = []
-    for number, row in enumerate(table):
+    for number, row in enumerate(_rows(table, path)):
         shape = arrays[0].shape if arrays else None
         arrays.append(_pixels(row["image"], f"{path}, row {number}", shape))
     feature = table.features["label"]
