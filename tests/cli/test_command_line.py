@@ -357,8 +357,10 @@ def test_more_bad_input(workplace: Path, tmp_path: Path, monkeypatch: pytest.Mon
         (["fit", "--model", "colours:broken", *SLICE], "calling it failed: OSError: no weights"),
         (["train", *SLICE, "--n-test", "0"], "at least one image"),
         (["train", "--data", "damaged", "--n-train", "1"], "damaged"),
-        (["train", "--out", "."], "cannot replace the current folder"),
         (["train", "--out", "x" * 300], "cannot use"),
     ):
         assert message in run(*arguments, code=2), arguments
     assert not any(path.name.startswith(".") for path in tmp_path.iterdir())
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    assert "cannot replace the current folder" in run("train", *SLICE, "--out", ".", code=2)

@@ -89,6 +89,10 @@ def show(evaluation: Evaluation, flags: Iterable[Flag], title: str) -> None:
             style=style,
         )
     console.print(table)
-    console.print(LEGEND, style="dim")
     for flag in flags:
         console.print(f"[yellow]flag[/] {flag.code}: {flag.message}")
+
+
+def legend() -> None:
+    """Say what the columns of ``show`` mean."""
+    console.print(LEGEND, style="dim")

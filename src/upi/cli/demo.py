@@ -11,7 +11,7 @@ import typer
 
 from upi.classifier import Classifier
 from upi.cli.config import ConfigFile, DataOptions, config_record
-from upi.cli.console import Stages, console, show, stages
+from upi.cli.console import Stages, console, legend, show, stages
 from upi.cli.exits import exit_codes
 from upi.cli.options import Force, Out, Seed
 from upi.evaluation import eps_curve
@@ -148,6 +148,7 @@ def demo(
             build_report(folder, shown_as=out)
     for table in tables:
         show(table.evaluation, table.evaluation.flags, _title(table, trained))
+    legend()
     console.print(f"Report: [bold]{out / 'report.html'}[/] ({time.perf_counter() - begin:.0f} s)")
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from upi.cli.config import ConfigFile, DataOptions, config_record
-from upi.cli.console import console, show, stages
+from upi.cli.console import console, legend, show, stages
 from upi.cli.exits import exit_codes
 from upi.cli.options import (
     BatchSize,
@@ -175,4 +175,5 @@ def evaluate_command(
     show(
         evaluation, flags, f"{spec.saliency}: {ball.norm} eps = {ball.eps:g}, {evaluation.n_test} test images"
     )
+    legend()
     console.print(f"Report: [bold]{out / 'report.html'}[/]")
