@@ -236,3 +236,18 @@ def test_small_slips_get_clear_words(relu_net: nn.Module, loader: Batches) -> No
     with pytest.raises(DataError, match="expected 2 integer labels"):
         upi.UPIGrad(relu_net, eps=1.0).fit([(x, ["cat", "dog"])])
     assert len(loader) == 3
+
+
+def test_same_seed_same_bytes_also_with_custom_callables(
+    relu_net: nn.Module, loader: Batches, tmp_path: Any
+) -> None:
+    class Mine:
+        def __call__(self, model: Any, x: Tensor, target: Tensor) -> Tensor:
+            return upi.saliency.Gradient()(model, x, target)
+
+    files = []
+    for number in range(2):
+        attack = upi.UPIGrad(relu_net, saliency=Mine(), eps=1.0, steps=3)
+        files.append(attack.fit(loader).save(tmp_path / f"{number}").read_bytes())
+    assert files[0] == files[1]
+    assert b"0x" not in files[0][:4000]

@@ -8,7 +8,7 @@ the zero subgradient there, so an attack must start away from zero.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -179,7 +179,8 @@ def resolve(dissimilarity: str | Dissimilarity) -> Dissimilarity:
 
 
 def name_of(choice: Any) -> str:
-    """A name for records: of a function, of a configured object, or the name itself."""
+    """A name for records, the same in every run: of a function, a configured object, or itself."""
     if isinstance(choice, str):
         return choice
-    return getattr(choice, "__name__", None) or repr(choice)
+    named = getattr(choice, "__name__", None)
+    return str(named or (repr(choice) if is_dataclass(choice) else type(choice).__qualname__))

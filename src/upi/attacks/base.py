@@ -149,7 +149,7 @@ class Attack(ABC):
         return {
             "method": type(self).__name__,
             **plain,
-            "map": repr(self.map) if not isinstance(self.saliency, str) else str(self.map),
+            "map": dissimilarities.name_of(self.map),
             "model": self.classifier.fingerprint(),
             "versions": versions(),
             **evidence,

@@ -30,11 +30,39 @@ def _from_samples(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return values, right / norms.clamp_min(torch.finfo(torch.float64).tiny)
 
 
+def _from_rows(operator: RowOperator, count: int) -> tuple[Tensor, Tensor]:
+    """Store rows while they are fewer than their width, then only the d x d sum of products."""
+    stored: list[Tensor] = []
+    covariance: Tensor | None = None
+    rows = 0
+    for block in operator.blocks():
+        rows += block.shape[0]
+        if covariance is not None:
+            covariance += block.double().T @ block.double()
+            continue
+        stored.append(block)
+        if rows > operator.dim and operator.dim <= MAX_SIDE:
+            g = torch.cat(stored).double()
+            covariance, stored = g.T @ g, []
+        elif rows > MAX_SIDE:
+            raise _too_large(rows)
+    if covariance is not None:
+        return _leading(covariance / rows, min(count, operator.dim))
+    return _from_samples(torch.cat(stored), min(count, rows))
+
+
+def _too_large(side: int) -> ConfigError:
+    return ConfigError(
+        f"the exact solver needs a {side} x {side} matrix (limit {MAX_SIDE}); use solver='sketch'"
+    )
+
+
 def gram(operator: Operator, *, components: int = 1, keep: int = 20) -> EigenResult:
     """Exact leading eigenpairs, for reference and for moderate sizes.
 
-    One pass over the data. Rows are stored; the Gram matrix is n x n or d x d, whichever
-    is smaller. An operator without rows is applied to the identity (d applications).
+    One pass over the data. The Gram matrix is n x n or d x d, whichever is smaller; at most
+    min(n, d) rows are stored. An operator without rows is applied to the identity (d
+    applications).
 
     Args:
         operator: Any operator; a ``RowOperator`` is cheaper.
@@ -44,18 +72,11 @@ def gram(operator: Operator, *, components: int = 1, keep: int = 20) -> EigenRes
     Raises:
         ConfigError: Both n and d exceed ``MAX_SIDE``; use ``sketch``.
     """
-    stored = torch.cat(list(operator.blocks())) if isinstance(operator, RowOperator) else None
-    side = operator.dim if stored is None else min(stored.shape)
-    if side > MAX_SIDE:
-        raise ConfigError(
-            f"the exact solver needs a {side} x {side} matrix (limit {MAX_SIDE}); use solver='sketch'"
-        )
-    count = min(max(components, keep), side)
-    if stored is not None and stored.shape[0] <= stored.shape[1]:
-        values, vectors = _from_samples(stored, count)
-    elif stored is not None:
-        g = stored.double()
-        values, vectors = _leading(g.T @ g / g.shape[0], count)
+    count = max(components, keep)
+    if isinstance(operator, RowOperator):
+        values, vectors = _from_rows(operator, count)
+    elif operator.dim > MAX_SIDE:
+        raise _too_large(operator.dim)
     else:
-        values, vectors = _from_covariance(operator, count)
+        values, vectors = _from_covariance(operator, min(count, operator.dim))
     return EigenResult(values, vectors[:components], 0.0, 1, converged=True, cosine_bound=1.0)
