@@ -364,3 +364,13 @@ def test_more_bad_input(workplace: Path, tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
     assert "cannot replace the current folder" in run("train", *SLICE, "--out", ".", code=2)
+
+
+def test_a_bare_installation_says_what_the_command_line_needs() -> None:
+    code = "import sys; sys.modules['typer'] = None; from upi.cli.main import main; main()"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert (
+        result.stderr.strip()
+        == "upi: the command line needs typer; install it with: pip install 'upi-xai[cli]'"
+    )
