@@ -1,6 +1,6 @@
 """How the defaults were chosen: one option varied at a time on the demo's digits and network.
 
-    python benchmarks/defaults.py > docs/defaults.md
+    OMP_NUM_THREADS=1 python benchmarks/defaults.py > docs/defaults.md
 
 Each line is the mean over three fits (seeds 0 to 2) on the fit split, measured on the
 select split (the test split takes no part in choices), for the simple-gradient map of the
@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 
 import upi
 from upi.zoo.classifiers import trained_or_cached
@@ -73,11 +74,13 @@ def main() -> None:
     model = upi.Classifier(trained.net)
     fit, select = parts["fit"].batches(64), parts["select"].batches(125)
     noise = upi.evaluate(model, {}, select, norm="l2", eps=2.0).rows["random"].dissimilarity.mean
-    print("# Defaults, measured\n\n    python benchmarks/defaults.py > docs/defaults.md\n")
+    print("# Defaults, measured\n\n    OMP_NUM_THREADS=1 python benchmarks/defaults.py > docs/defaults.md\n")
+    place = f"{torch.get_num_threads()} thread, torch {torch.__version__.split('+')[0]}"
     print(
-        f"Simple-gradient map of the logit, l2 radius 2, the demo's network; fitted on {len(parts['fit'])} "
-        f"digits, measured on the {len(parts['select'])} of the select split, mean over seeds {SEEDS}. "
-        f"Noise of equal norm changes the maps by {noise:.3f}.\n"
+        "Simple-gradient map of the logit, l2 radius 2, a network trained with the demo's recipe "
+        f"({place}); fitted on {len(parts['fit'])} digits, measured on the {len(parts['select'])} of the "
+        f"select split, mean over seeds {SEEDS} (the per-image attack: seed 0). Noise of equal norm "
+        f"changes the maps by {noise:.3f}.\n"
     )
     for title, (build, choices) in SWEEPS.items():
         print(f"\n## {title}\n\n| option | map change | changed predictions |\n|---|---|---|")
