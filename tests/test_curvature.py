@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -256,3 +257,24 @@ def test_smoothing_noise_depends_on_the_row_and_not_on_the_batches() -> None:
         assert not torch.equal(one.draw(x[:8], 0), Smoothing(1.0, dim, seed=1, shard=1).draw(x[:8], 0))
     whole = Smoothing(1.0, 16, seed=1).draw(torch.zeros(40, 1, 4, 4), 0)
     assert torch.equal(whole[30:], Smoothing(1.0, 16, seed=1).draw(torch.zeros(10, 1, 4, 4), 30))
+
+
+def test_rows_take_one_pass_over_the_data_and_explain_each_image_once() -> None:
+    passes, explained = [], []
+
+    class Counting:
+        def __iter__(self) -> Iterator[Tensor]:
+            passes.append(1)
+            return iter(torch.split(images(12, shape=(1, SIDE, SIDE)), 4))
+
+    def change(clean: Tensor, perturbed: Tensor) -> Tensor:
+        explained.append(len(clean))
+        return (clean - perturbed).square().sum((1, 2))
+
+    plain = _source(_tiny(nn.Softplus()))
+    source = Source(plain.model, MapChange(Gradient(), change), Counting())
+    operator = GradientRows(source, rows="gradient", plan=RowPlan(sigma=0.1, draws=1, seed=0))
+    passes.clear()
+    assert explained == []
+    sketch(operator)
+    assert (len(passes), explained) == (1, [4, 4, 4])

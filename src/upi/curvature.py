@@ -17,7 +17,7 @@ from upi.classifier import Classifier
 from upi.distributed import shard
 from upi.errors import ConfigError, NonFiniteError
 from upi.linalg import Operator, RowOperator, Term
-from upi.loading import count_of
+from upi.loading import count_of, samples
 from upi.objective import MapChange, batches, gradients, require_gradient
 from upi.perturbation import in_box
 from upi.smoothing import Smoothing
@@ -33,6 +33,11 @@ class Source:
     loader: Loader
     correct_only: bool = False
     progress: Progress | None = None
+
+    @property
+    def dim(self) -> int:
+        """Entries of an image; reads one batch and explains nothing."""
+        return next(samples(self.loader)).x[0].numel()
 
     def batches(self) -> Iterator[Batch]:
         """One pass of prepared batches."""
@@ -115,7 +120,7 @@ class GradientRows(RowOperator):
 
     def __init__(self, source: Source, *, rows: str, plan: RowPlan) -> None:
         self.source, self.row, self.kind, self.plan = source, ROWS[rows], rows, plan
-        self.dim = next(source.batches()).x[0].numel()
+        self.dim = source.dim
 
     def blocks(self) -> Iterator[Tensor]:
         plan, where, first = self.plan, f"{self.kind} rows of G", 0
@@ -168,7 +173,7 @@ class CurvatureOperator(Operator):
     def __init__(self, source: Source) -> None:
         self.source = source
         self.form = quadratic_form(source.objective.dissimilarity)
-        self.dim = next(source.batches()).x[0].numel()
+        self.dim = source.dim
 
     def _hessian(self, clean: Tensor, tangent: Tensor) -> Tensor:
         maps = clean.clone().requires_grad_()
@@ -205,7 +210,7 @@ class CurvatureOperator(Operator):
 
         Raises:
             ZeroGradientError: The maps do not move to second order at all.
-        NonFiniteError: The product has NaN or infinity.
+            NonFiniteError: The product has NaN or infinity.
         """
         product = super().matmat(block)
         if not bool(torch.isfinite(product).all()):

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -165,12 +164,8 @@ def _spread(
                 preset=spec.preset,
                 controls=False,
             )
-            means[name].append(_own(table, name))
+            means[name].append(table.rows[name].dissimilarity.mean)
     return means
-
-
-def _own(table: Evaluation, name: str) -> float:
-    return float(np.nanmean(table.per_sample[name]["dissimilarity"]))
 
 
 def tabulate(

@@ -114,8 +114,9 @@ class UPIPCA(Attack):
             progress: Called with (batches done, batches) in each pass; 0 batches where unknown.
 
         Returns:
-            The perturbation; its provenance holds the spectrum (singular values of G),
-            residual, certificate and sign.
+            The perturbation; its provenance holds the spectrum (leading singular values of
+            G / sqrt(n), or square roots of the curvature's eigenvalues), residual, certificate
+            and sign.
 
         Raises:
             DataError, ModelError: The images or the model break the contract.
