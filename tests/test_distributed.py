@@ -7,6 +7,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pytest
 import torch
 
 import upi
@@ -42,3 +43,4 @@ def test_two_workers_equal_one(tmp_path: Path) -> None:
         for rank in (0, 1):
             found = upi.Perturbation.load(tmp_path / f"{name}-{rank}.safetensors")
             torch.testing.assert_close(found.delta, expected.delta, rtol=1e-4, atol=1e-6)
+            assert found.provenance["history"] == pytest.approx(expected.provenance["history"], rel=1e-4)

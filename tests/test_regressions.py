@@ -17,6 +17,7 @@ from tests.conftest import Batches, convolutional, images
 from upi.balls import Ball
 from upi.errors import ArtifactError, ConfigError, DataError, UPIError
 from upi.evaluation import examples
+from upi.evaluation.controls import noise
 from upi.linalg import MatrixRows, gram, krylov
 from upi.perturbation import Perturbation
 
@@ -25,20 +26,26 @@ def _pattern(net: nn.Module, loader: Any, **options: Any) -> Perturbation:
     return upi.UPIGrad(net, eps=1.0, steps=5, **options).fit(loader)
 
 
-def test_changed_predictions_of_noise_are_averaged_over_draws(loader: Batches) -> None:
-    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.Tanh(), nn.Linear(10, 3))
-    data = [images(200)]
-    pattern = _pattern(net, data)
-    table = upi.evaluate(net, {"p": pattern}, data, eps=1.0, draws=5)
-    model, x = upi.Classifier(net), data[0]
-    shares = []
+def test_figures_of_noise_are_averaged_over_draws() -> None:
+    """Also of an image whose prediction only some draws change."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.Tanh(), nn.Linear(10, 3))
+    model, x, ball = upi.Classifier(net), images(200), Ball("l2", 2.0)
+    target = model.predict(x)
+    shares, kept = [], []
     for draw in range(5):
-        from upi.evaluation.controls import noise
-
-        moved = (x + noise(x, Ball("l2", 1.0), 0, draw)).clamp(0, 1)
-        shares.append(float((model.predict(moved) != model.predict(x)).double().mean()))
-    assert table.rows["random"].prediction_changed == pytest.approx(np.mean(shares))
-    assert len(loader) == 3
+        moved = (x + noise(x, ball, 0, draw)).clamp(0, 1)
+        changed = model.predict(moved) != target
+        clean, after = (upi.saliency.Gradient()(model, images_, target) for images_ in (x, moved))
+        value = upi.dissimilarity.relative_l2(clean, after).double()
+        shares.append(float(changed.double().mean()))
+        kept.append(value.masked_fill(changed, torch.nan))
+    assert len(set(shares)) > 1
+    row = upi.evaluate(net, {}, [x], norm="l2", eps=2.0, draws=5).rows["random"]
+    assert row.prediction_changed == pytest.approx(np.mean(shares))
+    expected = torch.stack(kept).nanmean(0).nanmean()
+    assert row.dissimilarity_unchanged.mean == pytest.approx(float(expected), rel=1e-4)
 
 
 @pytest.mark.parametrize("rows", [1, 3, 10])

@@ -15,7 +15,9 @@ import upi
 from tests.conftest import Batches, convolutional, images
 from upi.attacks.ascent import Rule
 from upi.attacks.base import Attack
+from upi.attacks.universal import UniversalSlope
 from upi.errors import ConfigError, DataError, ModelError, NonFiniteError, ZeroGradientError
+from upi.objective import MapChange, endless_batches
 from upi.perturbation import Perturbation
 
 FITTED: dict[str, Callable[..., Attack]] = {
@@ -173,12 +175,14 @@ def test_the_paper_preset_uses_only_correctly_classified_images(relu_net: nn.Mod
             FITTED[name](relu_net, eps=0.5, preset="paper").fit(wrong)
 
 
+@pytest.mark.parametrize("eps", [0.5, 12.0])
 @pytest.mark.parametrize("name", [n for n in UPI if n != "upi-pca stein"])
 def test_relu_networks_without_a_surrogate_are_named_not_answered_with_noise(
-    name: str, relu_net: nn.Module, loader: Batches
+    name: str, eps: float, relu_net: nn.Module, loader: Batches
 ) -> None:
+    """Also where the radius is so large that the price on predictions has a gradient of its own."""
     with pytest.raises(ZeroGradientError, match=r"piecewise-linear \(ReLU\) network with a logit map"):
-        FITTED[name](relu_net, eps=0.5, surrogate=None).fit(loader)
+        FITTED[name](relu_net, eps=eps, surrogate=None).fit(loader)
 
 
 def test_a_linear_model_has_no_attack_gradient() -> None:
@@ -314,3 +318,19 @@ def test_colour_networks_with_functional_relu_and_max_pool_work() -> None:
     table = upi.evaluate(model, {"found": found}, [(x, model.predict(x))])
     assert table.rows["found"].excess_over_noise > 0
     assert convolutional(nn.ReLU, channels=3)(x).shape == (12, 4)
+
+
+def test_box_aware_gradients_are_zero_where_clipping_stops_the_perturbation() -> None:
+    x = images(4)
+    x[:, :, 0] = 0.0
+    model = upi.Classifier(convolutional(nn.Softplus))
+    objective = MapChange(upi.saliency.Gradient(), upi.dissimilarity.relative_l2)
+    delta = torch.full((1, 1, 8, 8), -0.05)
+
+    def gradient(clip: bool) -> Tensor:
+        stream = endless_batches(model, objective, [x])
+        return UniversalSlope(model, objective, stream, 0.0, 0, clip)(delta, 0).gradient
+
+    assert (gradient(True)[:, :, 0] == 0).all()
+    assert (gradient(True)[:, :, 1:] != 0).all()
+    assert (gradient(False)[:, :, 0] != 0).all()
