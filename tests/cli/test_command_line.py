@@ -98,6 +98,9 @@ def test_per_sample_figures_average_to_the_table(workplace: Path) -> None:
 def test_the_report_is_one_file_that_opens_offline_and_says_what_matters(workplace: Path) -> None:
     page = (workplace / "demo" / "report.html").read_text()
     assert not re.search(r"<(link|script|iframe)|href\s*=", page)
+    widths = [int(width) for width in re.findall(r'width="(\d+)" alt=', page)]
+    assert len(widths) == page.count("<img ")
+    assert all(300 <= width <= 960 for width in widths)
     assert all(source.startswith("data:image/png") for source in re.findall(r'src="([^"]{0,30})', page))
     assert "url(" not in page
     for words in (

@@ -106,7 +106,7 @@ def distribution(columns: Mapping[str, NDArray[Any]]) -> Figure:
     axes.set(
         xlabel="change of the map exceeds", ylabel="share of test images, %", ylim=(0, 102), xlim=(0, None)
     )
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
     figure.tight_layout()
     return figure
 

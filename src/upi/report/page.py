@@ -40,7 +40,8 @@ class _Figures:
         plt.close(figure)
         write_atomic(self.folder.path / "figures" / f"{stem}.png", buffer.getvalue())
         data = base64.b64encode(buffer.getvalue()).decode()
-        return Markup(f'<img src="data:image/png;base64,{data}" alt="{stem}">')
+        width = int.from_bytes(buffer.getvalue()[16:20], "big") * SCREEN_DPI // PRINT_DPI  # PNG header
+        return Markup('<img src="data:image/png;base64,{}" width="{}" alt="{}">').format(data, width, stem)
 
 
 def _titled(patterns: Mapping[str, Perturbation], table: Mapping[str, Any]) -> dict[str, Perturbation]:
