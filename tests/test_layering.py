@@ -22,6 +22,7 @@ FLOORS = [
     ["evaluation"],
     ["runs", "study"],
     ["report", "zoo"],
+    ["reproduce"],
     ["cli"],
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -145,3 +146,32 @@ def test_sharpness_must_be_positive(relu_net: nn.Module, beta: float) -> None:
         upi.Classifier(relu_net).smoothed(beta),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"), [(2, None, 0), (3, 2, 1), (3, 1, 1), ((2, 3), (1, 2), (0, 1))]
+)
+def test_max_pooling_becomes_a_weighted_mean(kernel: Any, stride: Any, padding: Any) -> None:
+    x = torch.randn(2, 3, 9, 8, generator=torch.Generator().manual_seed(0)).double()
+    plain = F.max_pool2d(x, kernel, stride, padding)
+    with smooth(2e5):
+        sharp = nn.MaxPool2d(kernel, stride, padding)(x)
+    with smooth(2.0):
+        soft = F.max_pool2d(x, kernel, stride, padding)
+    torch.testing.assert_close(sharp, plain, rtol=0, atol=1e-4)
+    assert bool((soft < plain - 1e-6).any())
+    assert bool((soft <= plain + 1e-12).all())
+
+
+def test_a_window_of_equal_pixels_keeps_its_value() -> None:
+    x = torch.full((1, 1, 4, 4), 0.7)
+    with smooth(20.0):
+        torch.testing.assert_close(F.max_pool2d(x, 3, 1, 1), x)
+
+
+def test_pooling_with_indices_is_left_alone() -> None:
+    x = torch.rand(1, 1, 4, 4)
+    with smooth(20.0):
+        values, index = F.max_pool2d(x, 2, return_indices=True)
+    assert torch.equal(values, F.max_pool2d(x, 2))
+    assert index.dtype == torch.int64

@@ -76,6 +76,14 @@ class MapChange:
         """D(I(x), I(x')) (N,) without a graph and without the price."""
         return self._change(batch, explain(self.saliency, model, perturbed, batch.target)).detach()
 
+    def worth(self, model: Classifier, batch: Batch, perturbed: Tensor) -> Tensor:
+        """D(I(x), I(x')) less the price (N,), without a graph."""
+        value = self.change(model, batch, perturbed)
+        if not self.prediction_price:
+            return value
+        with torch.no_grad():
+            return value - self._price(model, batch, perturbed)
+
     def _change(self, batch: Batch, maps: Tensor) -> Tensor:
         value = self.dissimilarity(batch.clean, maps)
         if not isinstance(value, Tensor) or value.shape != (len(batch),):

@@ -32,6 +32,8 @@ from upi.storage import write_atomic
 
 SCHEMA = 1
 CONFIG = "config.json"
+EXAMPLES = "examples.safetensors"
+PARTS = ("x", "perturbed", "clean_map", "perturbed_map")
 
 
 @contextmanager
@@ -114,6 +116,21 @@ def parse_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def write_captioned(path: Path, tables: Mapping[str, Sequence[Example]]) -> None:
+    """Write example images and maps as safetensors, their captions in the metadata."""
+    tensors, captions = {}, []
+    for key, examples in tables.items():
+        for number, example in enumerate(examples):
+            stem = f"{key}.{number}"
+            for part in PARTS:
+                tensors[f"{stem}.{part}"] = (
+                    getattr(example, part).float().clone(memory_format=torch.contiguous_format)
+                )
+            caption = {f: getattr(example, f) for f in ("row", "rule", "sample", "label", "value")}
+            captions.append({"table": key, "stem": stem, "prediction": example.prediction, **caption})
+    write_atomic(path, canonical(save(tensors, {"captions": json.dumps(captions)})))
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """Reads and writes the files of one run."""
@@ -143,18 +160,7 @@ class RunFolder:
 
     def write_examples(self, tables: Mapping[str, Sequence[Example]]) -> None:
         """Write the example images and maps with their captions."""
-        tensors, captions = {}, []
-        for key, examples in tables.items():
-            for number, example in enumerate(examples):
-                stem = f"{key}.{number}"
-                for part in ("x", "perturbed", "clean_map", "perturbed_map"):
-                    tensors[f"{stem}.{part}"] = (
-                        getattr(example, part).float().clone(memory_format=torch.contiguous_format)
-                    )
-                caption = {f: getattr(example, f) for f in ("row", "rule", "sample", "label", "value")}
-                captions.append({"table": key, "stem": stem, "prediction": example.prediction, **caption})
-        metadata = {"captions": json.dumps(captions)}
-        write_atomic(self.path / "examples.safetensors", canonical(save(tensors, metadata)))
+        write_captioned(self.path / EXAMPLES, tables)
 
     def config(self) -> dict[str, Any]:
         """The content of config.json."""
@@ -192,14 +198,14 @@ class RunFolder:
 
     def examples(self) -> list[dict[str, Any]]:
         """Captions with their tensors; empty if the run kept none."""
-        path = self.path / "examples.safetensors"
+        path = self.path / EXAMPLES
         if not path.exists():
             return []
         try:
             with safe_open(path, framework="pt") as file:
                 captions = json.loads((file.metadata() or {})["captions"])
                 for caption in captions:
-                    for part in ("x", "perturbed", "clean_map", "perturbed_map"):
+                    for part in PARTS:
                         caption[part] = file.get_tensor(f"{caption['stem']}.{part}")
         except (SafetensorError, KeyError, ValueError, OSError) as error:
             raise RunFolderError(f"{path}: damaged: {error}") from error

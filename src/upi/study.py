@@ -17,7 +17,7 @@ from torch import Tensor
 from upi.attacks import UPIPCA, ClassUAP, PerImageAttack, RandomPerturbation, UPIGrad
 from upi.classifier import Classifier
 from upi.errors import ConfigError, unknown_name
-from upi.evaluation import Evaluation, Example, evaluate, examples
+from upi.evaluation import Evaluation, Example, Row, evaluate, examples
 from upi.perturbation import Perturbation
 from upi.types import Perturber, Progress
 
@@ -47,9 +47,11 @@ class Spec:
         saliency, dissimilarity, norm, eps, preset, seed: As in the attacks.
         steps: Updates of UPI-Grad and ClassUAP.
         per_image_steps: Updates of the per-image attack.
-        prediction_price: Price of UPI-Grad on changing the prediction.
+        prediction_price: Price of UPI-Grad and of the per-image attack on changing the
+            prediction.
         clip: Fit for the clipped images that the evaluation looks at.
         fits: Fits of each universal attack, at seeds seed, seed + 1, ...
+        pca_draws: Draws of Z per image of UPI-PCA; None takes the attack's default.
     """
 
     key: str
@@ -64,6 +66,12 @@ class Spec:
     prediction_price: float = 0.5
     clip: bool = True
     fits: int = 3
+    pca_draws: int | None = None
+
+    @property
+    def price(self) -> float:
+        """The price that UPI-Grad and the per-image attack pay; the paper knows none."""
+        return 0.0 if self.preset == "paper" else self.prediction_price
 
     def shared(self, seed: int) -> dict[str, Any]:
         """The constructor's first words of every attack."""
@@ -72,18 +80,17 @@ class Spec:
 
 
 def _upi_grad(model: Classifier, spec: Spec, seed: int) -> UPIGrad:
-    paper = spec.preset == "paper"
     return UPIGrad(
         model,
         **spec.shared(seed),
         steps=spec.steps,
-        prediction_price=0.0 if paper else spec.prediction_price,
-        clip=spec.clip and not paper,
+        prediction_price=spec.price,
+        clip=spec.clip and spec.preset != "paper",
     )
 
 
 def _upi_pca(model: Classifier, spec: Spec, seed: int) -> UPIPCA:
-    return UPIPCA(model, **spec.shared(seed), clip=spec.clip and spec.preset != "paper")
+    return UPIPCA(model, **spec.shared(seed), clip=spec.clip and spec.preset != "paper", draws=spec.pca_draws)
 
 
 def _class_uap(model: Classifier, spec: Spec, seed: int) -> ClassUAP:
@@ -124,14 +131,15 @@ class Table:
     perturbations: Mapping[str, Perturbation]
     files: Mapping[str, str]  # row to the stem of its file in perturbations/
     examples: Sequence[Example] = ()
-    seed_means: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    seed_rows: Mapping[str, Sequence[Row]] = field(default_factory=dict)  # row of each fit
 
     def to_dict(self) -> dict[str, Any]:
         """The table of metrics.json."""
-        spread = {
-            name: {"means": list(means), "min": min(means), "max": max(means)}
-            for name, means in self.seed_means.items()
-        }
+        spread = {}
+        for name, rows in self.seed_rows.items():
+            means = [row.dissimilarity.mean for row in rows]
+            changed = [row.prediction_changed for row in rows]
+            spread[name] = {"means": means, "min": min(means), "max": max(means), "changed": changed}
         extra = {
             "key": self.spec.key,
             "preset": self.spec.preset,
@@ -143,8 +151,8 @@ class Table:
 
 def _spread(
     model: Classifier, spec: Spec, splits: Splits, first: Evaluation, stage: Stage
-) -> dict[str, list[float]]:
-    means = {name: [first.rows[name].dissimilarity.mean] for name in UNIVERSAL}
+) -> dict[str, list[Row]]:
+    rows = {name: [first.rows[name]] for name in UNIVERSAL}
     for number in range(1, spec.fits):
         for name in UNIVERSAL:
             again = fit(
@@ -164,17 +172,28 @@ def _spread(
                 preset=spec.preset,
                 controls=False,
             )
-            means[name].append(table.rows[name].dissimilarity.mean)
-    return means
+            rows[name].append(table.rows[name])
+    return rows
 
 
 def tabulate(
-    model: Classifier, spec: Spec, splits: Splits, perturbations: Mapping[str, Perturber], *, stage: Stage
+    model: Classifier,
+    spec: Spec,
+    splits: Splits,
+    perturbations: Mapping[str, Perturber],
+    *,
+    stage: Stage,
+    pictures: bool = True,
 ) -> tuple[Evaluation, list[Example]]:
-    """Evaluate perturbations with every control, and pick example images by rule."""
+    """Evaluate perturbations with every control, and pick example images by rule if asked to."""
     if not splits.test:
         raise ConfigError("the test split is empty; give it images (--n-test)")
-    per_image = PerImageAttack(model, **spec.shared(spec.seed), steps=spec.per_image_steps)
+    per_image = PerImageAttack(
+        model,
+        **spec.shared(spec.seed),
+        steps=spec.per_image_steps,
+        prediction_price=spec.price,
+    )
     rows: dict[str, Perturber] = {**perturbations, "per-image": per_image}
     evaluation = evaluate(
         model,
@@ -186,10 +205,12 @@ def tabulate(
         seed=spec.seed,
         progress=stage(f"{spec.key}: evaluate on test"),
     )
+    if not pictures:
+        return evaluation, []
     shown = {name: p for name, p in rows.items() if name in evaluation.rows and name != "class-uap"}
     noise = RandomPerturbation(model, **spec.shared(spec.seed))
     shown["random"] = noise.pattern(tuple(splits.test[0][0].shape[1:]))
-    pictures = examples(
+    found = examples(
         model,
         shown,
         splits.test,
@@ -198,7 +219,7 @@ def tabulate(
         dissimilarity=spec.dissimilarity,
         preset=spec.preset,
     )
-    return evaluation, pictures
+    return evaluation, found
 
 
 def study(
@@ -208,6 +229,7 @@ def study(
     *,
     stage: Stage,
     ready: Mapping[str, Perturbation] | None = None,
+    pictures: bool = True,
 ) -> Table:
     """Fit UPI-PCA, UPI-Grad and ClassUAP, then evaluate them beside every control.
 
@@ -217,6 +239,7 @@ def study(
         splits: Data.
         stage: Called with the name of each stage; returns that stage's progress callback.
         ready: Perturbations that need no fitting again.
+        pictures: Pick example images.
     """
     perturbations = dict(ready or {})
     for name in METHODS:
@@ -224,10 +247,10 @@ def study(
             progress = stage(f"{spec.key}: {name}")
             perturbations[name] = fit(name, model, spec, splits, seed=spec.seed, progress=progress)
     ordered = {name: perturbations[name] for name in METHODS}
-    evaluation, pictures = tabulate(model, spec, splits, ordered, stage=stage)
-    means = _spread(model, spec, splits, evaluation, stage)
+    evaluation, shown = tabulate(model, spec, splits, ordered, stage=stage, pictures=pictures)
+    rows = _spread(model, spec, splits, evaluation, stage)
     files = {name: name if spec.key == "gradient" else f"{name}--{spec.key}" for name in METHODS}
-    return Table(spec, evaluation, ordered, files, pictures, means)
+    return Table(spec, evaluation, ordered, files, shown, rows)
 
 
 def device_of(name: str) -> torch.device:

@@ -194,3 +194,9 @@ def check_sigma(sigma: float | None, *, least: float) -> None:
         good = False
     if not good:
         raise ConfigError(f"sigma must be finite and at least {least:g}, got {sigma!r}")
+
+
+def check_price(price: float) -> None:
+    """Raise ``ConfigError`` unless the price on changed predictions is at least 0."""
+    if not price >= 0:
+        raise ConfigError(f"prediction_price must be at least 0, got {price!r}")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from upi.attacks.ascent import Slope, ascend
-from upi.attacks.base import SURROGATE_BETA, IterativeAttack
+from upi.attacks.base import SURROGATE_BETA, IterativeAttack, check_price
 from upi.errors import ConfigError
 from upi.loading import check_images
 from upi.objective import MapChange, gradients, require_gradient
@@ -23,7 +23,7 @@ class PerImageAttack(IterativeAttack):
 
     The upper control of every universal attack (Ghorbani et al. 2019; Dombrowski et al.
     2019). Gradients come from the surrogate; of the iterates looked at, each image keeps the
-    one that changes its map most on the network itself. Calling it with (x, target) returns
+    one that is best on the network itself. Calling it with (x, target) returns
     the perturbed images.
 
     Attributes:
@@ -32,6 +32,8 @@ class PerImageAttack(IterativeAttack):
         checks: Iterates of the second half that are compared on the network itself, at least 1.
         surrogate: Softplus sharpness beta, None for the network itself, or ``"auto"``: the
             default beta in both presets, because an upper control should be strong.
+        prediction_price: As in ``UPIGrad``. To be an upper control of a universal attack that
+            pays for changed predictions, this one must pay the same price.
 
     Raises:
         ConfigError: An option is outside its range.
@@ -42,11 +44,13 @@ class PerImageAttack(IterativeAttack):
     momentum: float = 0.5
     checks: int = 4
     surrogate: float | str | None = "auto"
+    prediction_price: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.checks < 1:
             raise ConfigError(f"checks must be at least 1, got {self.checks}")
+        check_price(self.prediction_price)
         _ = self.beta(self.surrogate)
 
     def beta(self, surrogate: float | str | None) -> float | None:
@@ -68,7 +72,7 @@ class PerImageAttack(IterativeAttack):
             NonFiniteError: A step gave NaN or infinity.
         """
         check_images(x)
-        model, objective = self.classifier, MapChange(self.map, self.change)
+        model, objective = self.classifier, MapChange(self.map, self.change, self.prediction_price)
         with model.frozen():
             placed = model.place(x)
             target = target.to(placed.device)
@@ -110,7 +114,7 @@ class _Search:
     def keep(self, delta: Tensor) -> None:
         """Compare ``delta`` on the network itself, and remember it where it is better."""
         point = in_box(self.original.x + delta)
-        value = self.objective.change(self.attack.classifier, self.original, point)
+        value = self.objective.worth(self.attack.classifier, self.original, point)
         better = value > self.value
         self.value = torch.where(better, value, self.value)
         self.best = torch.where(better[:, None, None, None], delta, self.best)

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from upi.attacks.base import IterativeAttack, check_sigma, default_sigma
+from upi.attacks.base import IterativeAttack, check_price, check_sigma, default_sigma
 from upi.attacks.universal import UniversalSlope, raise_shared
 from upi.classifier import Classifier
-from upi.errors import ConfigError
 from upi.loading import replayable
 from upi.objective import MapChange, endless_batches, gradients, require_gradient
 from upi.perturbation import Perturbation, as_perturbation
@@ -48,8 +47,7 @@ class UPIGrad(IterativeAttack):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_sigma(self.sigma, least=0.0)
-        if not self.prediction_price >= 0:
-            raise ConfigError(f"prediction_price must be at least 0, got {self.prediction_price!r}")
+        check_price(self.prediction_price)
         _ = self.beta(self.surrogate)
 
     def fit(

@@ -96,6 +96,10 @@ class UPIPCA(Attack):
         default = 1 if self.paper and self.rows == "gradient" else DRAWS.get(self.rows, 1)
         return default if self.draws is None else self.draws
 
+    def deviation(self, dim: int) -> float:
+        """Deviation of Z for images with ``dim`` entries."""
+        return default_sigma(self.ball, dim, 0.5) if self.sigma is None else float(self.sigma)
+
     def _operator(self, source: Source, sigma: float) -> Operator:
         if self.rows == "curvature":
             return CurvatureOperator(source)
@@ -129,9 +133,7 @@ class UPIPCA(Attack):
         beta = None if self.rows == "stein" else self.beta(self.surrogate)
         with self.fitting(loader, beta) as (model, first):
             shape = first.shape[1:]
-            sigma = (
-                default_sigma(self.ball, first[0].numel(), 0.5) if self.sigma is None else float(self.sigma)
-            )
+            sigma = self.deviation(first[0].numel())
             source = Source(model, objective, loader, correct_only=self.paper, progress=progress)
             result = SOLVERS[self.solver](self, self._operator(source, sigma))
         candidates = self.ball.extreme(result.vectors.to(torch.float32).view(-1, *shape))

@@ -8,7 +8,9 @@ from upi.cli.demo import demo
 from upi.cli.evaluate import evaluate_command
 from upi.cli.fit import fit_command
 from upi.cli.report import report_command
+from upi.cli.reproduce import reproduce_command
 from upi.cli.train import train_command
+from upi.cli.transfer import transfer_command
 
 app = typer.Typer(
     name="upi",
@@ -23,3 +25,5 @@ app.command("train")(train_command)
 app.command("fit")(fit_command)
 app.command("evaluate")(evaluate_command)
 app.command("report")(report_command)
+app.command("transfer")(transfer_command)
+app.command("reproduce")(reproduce_command)

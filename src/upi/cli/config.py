@@ -17,6 +17,8 @@ import typer
 from pydantic import BaseModel, ConfigDict, Field
 
 from upi.attacks.base import versions
+from upi.zoo.datasets import Parts, load_parts
+from upi.zoo.sources import SOURCES
 
 
 class DataOptions(BaseModel):
@@ -25,16 +27,23 @@ class DataOptions(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     data: str = "mnist-sample"
-    n_train: int = Field(3000, ge=0)
+    data_dir: Path | None = None
+    n_train: int | None = Field(None, ge=0)
     n_fit: int = Field(750, ge=0)
     n_select: int = Field(250, ge=0)
-    n_test: int = Field(1000, ge=0)
+    n_test: int | None = Field(1000, ge=0)
     split_seed: int = 0
     batch_size: int = Field(64, ge=1)
 
-    def sizes(self) -> dict[str, int]:
-        """Size of each split."""
-        return {"train": self.n_train, "fit": self.n_fit, "select": self.n_select, "test": self.n_test}
+    def sizes(self) -> dict[str, int | None]:
+        """Size of each part; without --n-train all images that are left, or 3,000 where the test
+        images come from the same ones."""
+        train = 3000 if self.n_train is None and self.data not in SOURCES else self.n_train
+        return {"train": train, "fit": self.n_fit, "select": self.n_select, "test": self.n_test}
+
+    def load(self) -> Parts:
+        """The images, cut into parts."""
+        return load_parts(self.data, self.sizes(), seed=self.split_seed, folder=self.data_dir)
 
     def origin(self, fingerprint: str) -> dict[str, Any]:
         """Which data were split how: equal for runs whose splits are the same images."""

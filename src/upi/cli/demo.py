@@ -18,13 +18,13 @@ from upi.evaluation import eps_curve
 from upi.runs import SCHEMA, RunFolder, new_run
 from upi.study import UNIVERSAL, Spec, Splits, Table, study
 from upi.zoo.classifiers import Trained, trained_or_cached
-from upi.zoo.datasets import Dataset, load, split
+from upi.zoo.datasets import Parts
 from upi.zoo.training import Recipe
 
 RADII = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0)
 
 
-def _classifier(parts: dict[str, Dataset], epochs: int, seed: int, stage: Stages) -> tuple[Trained, bool]:
+def _classifier(parts: Parts, epochs: int, seed: int, stage: Stages) -> tuple[Trained, bool]:
     progress = stage("train the digit classifier")
     recipe = Recipe(epochs=epochs, seed=seed)
     return trained_or_cached("small-cnn", parts["train"], parts["test"], recipe, progress=progress)
@@ -104,12 +104,11 @@ def demo(
         seconds: dict[str, float] = {}
         with stages() as stage:
             stage("load 5,000 digits")
-            data = load(options.data)
-            parts = split(data, options.sizes(), seed=seed)
+            parts = options.load()
             trained, cached = _classifier(parts, epochs, seed, stage)
             seconds["data and training"] = time.perf_counter() - begin
             model = Classifier(trained.net)
-            origin = options.origin(data.fingerprint())
+            origin = options.origin(parts.fingerprint)
             splits = Splits(
                 parts["fit"].batches(options.batch_size),
                 parts["select"].batches(250),
@@ -130,17 +129,18 @@ def demo(
                 few,
                 [r * eps / 2 for r in RADII],
                 seed=seed,
+                prediction_price=main.price,
                 progress=stage("gradient: eps-curve"),
             )
             seconds["eps-curve"] = time.perf_counter() - curve_start
             stage("write results")
             _write(folder, tables)
             facts = {"model": {**trained.about, "fingerprint": model.fingerprint(), "cached": cached}}
-            about = {"name": data.name, **origin}
+            about = {"name": parts.name, **origin}
             folder.write_json("config.json", config_record(context, data=about, **facts))
             seconds["total"] = time.perf_counter() - begin
             folder.write_json(
-                "metrics.json", _metrics(data.name, facts["model"], tables, curve, n_curve, seconds)
+                "metrics.json", _metrics(parts.name, facts["model"], tables, curve, n_curve, seconds)
             )
             stage("draw the report")
             from upi.report import build_report

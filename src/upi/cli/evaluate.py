@@ -14,6 +14,7 @@ from upi.cli.exits import exit_codes
 from upi.cli.options import (
     BatchSize,
     Data,
+    DataDir,
     Device,
     Dissimilarity,
     Force,
@@ -24,9 +25,11 @@ from upi.cli.options import (
     NTest,
     NTrain,
     Out,
+    Pretrained,
     Seed,
     SplitSeed,
     Std,
+    Weights,
 )
 from upi.errors import ConfigError
 from upi.evaluation import origin_flags
@@ -35,13 +38,12 @@ from upi.report import build_report
 from upi.runs import SCHEMA, RunFolder, new_run
 from upi.study import Spec, Splits, Table, device_of, tabulate
 from upi.zoo.classifiers import load_classifier
-from upi.zoo.datasets import load, split
 
 #: Rows that the evaluation adds itself.
 RESERVED = {"random", "random-matched", "per-image", "other-image", "tiny-noise"}
 
 
-def _load(paths: list[Path]) -> dict[str, Perturbation]:
+def load_perturbations(paths: list[Path]) -> dict[str, Perturbation]:
     """Perturbations by name, from files or run folders."""
     found: dict[str, Perturbation] = {}
     for path in paths:
@@ -59,7 +61,7 @@ def _load(paths: list[Path]) -> dict[str, Perturbation]:
     return found
 
 
-def _common(perturbations: dict[str, Perturbation], key: str, given: str | None) -> str:
+def common(perturbations: dict[str, Perturbation], key: str, given: str | None) -> str:
     """A choice that the perturbations were fitted for, unless it is given."""
     if given is not None:
         return given
@@ -82,6 +84,7 @@ def evaluate_command(
         ),
     ],
     data: Data = "mnist-sample",
+    data_dir: DataDir = None,
     saliency: Annotated[
         str | None, typer.Option("--saliency", help="Map to measure; default: what the perturbations attack.")
     ] = None,
@@ -92,9 +95,11 @@ def evaluate_command(
     per_image_steps: Annotated[
         int, typer.Option("--per-image-steps", min=1, help="Updates of the per-image attack.")
     ] = 40,
+    weights: Weights = None,
+    pretrained: Pretrained = False,
     mean: Mean = None,
     std: Std = None,
-    n_train: NTrain = 3000,
+    n_train: NTrain = None,
     n_fit: NFit = 750,
     n_select: NSelect = 250,
     n_test: NTest = 1000,
@@ -114,6 +119,7 @@ def evaluate_command(
     begin = time.perf_counter()
     chosen = DataOptions(
         data=data,
+        data_dir=data_dir,
         n_train=n_train,
         n_fit=n_fit,
         n_select=n_select,
@@ -122,35 +128,36 @@ def evaluate_command(
         batch_size=batch_size,
     )
     with new_run(out, force=force) as folder:
-        items = _load(perturbation)
+        items = load_perturbations(perturbation)
         ball = next(iter(items.values())).ball
-        saliency = _common(items, "saliency", saliency)
+        saliency = common(items, "saliency", saliency)
         spec = Spec(
             key=saliency,
             saliency=saliency,
             dissimilarity=dissimilarity,
             norm=ball.norm,
             eps=ball.eps,
-            preset=_common(items, "preset", preset),
+            preset=common(items, "preset", preset),
             seed=seed,
             per_image_steps=per_image_steps,
         )
-        classifier, about = load_classifier(model, mean=mean, std=std)
-        classifier.net.to(device_of(device))
         with stages() as stage:
             stage("load images")
-            images = load(data, split="test" if n_train + n_fit + n_select == 0 else "train")
-            parts = split(images, chosen.sizes(), seed=split_seed)
-            origin = chosen.origin(images.fingerprint())
+            parts = chosen.load()
+            classifier, about = load_classifier(
+                model, mean=mean, std=std, weights=weights, pretrained=pretrained, shape=parts.shape
+            )
+            classifier.net.to(device_of(device))
+            origin = chosen.origin(parts.fingerprint)
             splits = Splits([], [], parts["test"].batches(batch_size), origin)
             evaluation, pictures = tabulate(classifier, spec, splits, items, stage=stage)
         flags = [*evaluation.flags, *origin_flags(items, origin, classifier.fingerprint())]
         table = Table(spec, evaluation, items, {name: name for name in items}, pictures)
         facts: dict[str, Any] = {
             "model": {**about, "fingerprint": classifier.fingerprint()},
-            "classes": images.classes,
+            "classes": parts.classes,
         }
-        data_facts = {"name": images.name, **origin}
+        data_facts = {"name": parts.name, **origin}
         folder.write_json("config.json", config_record(context, data=data_facts, **facts))
         folder.write_per_sample({spec.key: evaluation})
         folder.write_examples({spec.key: pictures})
@@ -160,7 +167,7 @@ def evaluate_command(
             "metrics.json",
             {
                 "schema": SCHEMA,
-                "dataset": images.name,
+                "dataset": parts.name,
                 "model": {
                     "arch": about["arch"],
                     "test_accuracy": about.get("test_accuracy"),

@@ -13,6 +13,7 @@ from upi.cli.exits import exit_codes
 from upi.cli.options import (
     BatchSize,
     Data,
+    DataDir,
     Device,
     Dissimilarity,
     Eps,
@@ -26,16 +27,17 @@ from upi.cli.options import (
     NTrain,
     Out,
     Preset,
+    Pretrained,
     Saliency,
     Seed,
     SplitSeed,
     Std,
+    Weights,
 )
 from upi.errors import ConfigError, unknown_name
 from upi.runs import new_run
 from upi.study import METHODS, UNIVERSAL, Spec, Splits, device_of, fit
 from upi.zoo.classifiers import load_classifier
-from upi.zoo.datasets import load, split
 
 
 @exit_codes
@@ -43,6 +45,7 @@ def fit_command(
     context: typer.Context,
     model: Model,
     data: Data = "mnist-sample",
+    data_dir: DataDir = None,
     method: Annotated[
         list[str], typer.Option("--method", help=f"{', '.join(METHODS)}; repeat for several.")
     ] = list(UNIVERSAL),  # noqa: B006
@@ -59,9 +62,11 @@ def fit_command(
     clip: Annotated[
         bool, typer.Option(help="Fit for images clipped to [0, 1], as the evaluation uses them.")
     ] = True,
+    weights: Weights = None,
+    pretrained: Pretrained = False,
     mean: Mean = None,
     std: Std = None,
-    n_train: NTrain = 3000,
+    n_train: NTrain = None,
     n_fit: NFit = 750,
     n_select: NSelect = 250,
     n_test: NTest = 1000,
@@ -80,6 +85,7 @@ def fit_command(
     """
     chosen = DataOptions(
         data=data,
+        data_dir=data_dir,
         n_train=n_train,
         n_fit=n_fit,
         n_select=n_select,
@@ -105,18 +111,19 @@ def fit_command(
         if name not in METHODS:
             raise unknown_name("method", name, METHODS)
     with new_run(out, force=force) as folder:
-        classifier, about = load_classifier(model, mean=mean, std=std)
-        classifier.net.to(device_of(device))
         with stages() as stage:
             stage("load images")
-            images = load(data)
-            parts = split(images, chosen.sizes(), seed=split_seed)
-            origin = chosen.origin(images.fingerprint())
+            parts = chosen.load()
+            classifier, about = load_classifier(
+                model, mean=mean, std=std, weights=weights, pretrained=pretrained, shape=parts.shape
+            )
+            classifier.net.to(device_of(device))
+            origin = chosen.origin(parts.fingerprint)
             splits = Splits(parts["fit"].batches(batch_size), parts["select"].batches(250), [], origin)
             for name in method:
                 found = fit(name, classifier, spec, splits, seed=seed, progress=stage(name))
                 folder.write_perturbation(name, found)
-        facts = {"model": {**about, "fingerprint": classifier.fingerprint()}, "classes": images.classes}
-        data_facts = {"name": images.name, **origin}
+        facts = {"model": {**about, "fingerprint": classifier.fingerprint()}, "classes": parts.classes}
+        data_facts = {"name": parts.name, **origin}
         folder.write_json("config.json", config_record(context, data=data_facts, **facts))
     console.print(f"{', '.join(method)}: perturbations in {out / 'perturbations'}")

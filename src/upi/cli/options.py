@@ -15,10 +15,25 @@ Data = Annotated[
     str,
     typer.Option(
         "--data",
-        help="mnist-sample, or a folder of parquet files (columns image, label) or of images by class.",
+        help="mnist-sample, mnist, cifar10, tiny-imagenet, or a folder of parquet files (columns image, "
+        "label) or of images by class.",
     ),
 ]
-NTrain = Annotated[int, typer.Option("--n-train", help="Images to train the classifier on.")]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir",
+        envvar="UPI_DATA",
+        help="Folder with local copies of mnist, cifar10, tiny-imagenet; default: the hub.",
+    ),
+]
+NTrain = Annotated[
+    int | None,
+    typer.Option(
+        "--n-train",
+        help="Images to train the classifier on. Default: 3000; all that are left of named datasets.",
+    ),
+]
 NFit = Annotated[int, typer.Option("--n-fit", help="Images to find the perturbation on.")]
 NSelect = Annotated[int, typer.Option("--n-select", help="Images to choose sign and component on.")]
 NTest = Annotated[int, typer.Option("--n-test", help="Images to report on; never used otherwise.")]
@@ -28,8 +43,20 @@ Model = Annotated[
     str,
     typer.Option(
         "--model",
-        help="Run folder of 'upi train', a weights file it wrote, or module:factory from your own code.",
+        help="Run folder of 'upi train', a weights file it wrote, module:factory from your own code, or "
+        "torchvision/NAME or timm/NAME.",
     ),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights",
+        help="State dict for torchvision/NAME or timm/NAME: safetensors, or .pt read with weights_only.",
+    ),
+]
+Pretrained = Annotated[
+    bool,
+    typer.Option("--pretrained", help="Fetch ImageNet weights for torchvision/NAME or timm/NAME."),
 ]
 Mean = Annotated[
     list[float] | None,
@@ -41,7 +68,9 @@ Std = Annotated[
 ]
 Saliency = Annotated[
     str,
-    typer.Option("--saliency", help="gradient, integrated_gradients, smoothgrad or input_x_gradient."),
+    typer.Option(
+        "--saliency", help="gradient, integrated_gradients, smoothgrad, input_x_gradient or grad_cam."
+    ),
 ]
 Dissimilarity = Annotated[
     str,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,25 +12,62 @@ from upi.classifier import Classifier
 from upi.cli.config import ConfigFile, DataOptions, config_record
 from upi.cli.console import console, stages
 from upi.cli.exits import exit_codes
-from upi.cli.options import Data, Force, NFit, NSelect, NTest, NTrain, Out, Seed, SplitSeed
+from upi.cli.options import (
+    Data,
+    DataDir,
+    Device,
+    Force,
+    NFit,
+    NSelect,
+    NTrain,
+    Out,
+    Pretrained,
+    Seed,
+    SplitSeed,
+)
 from upi.errors import ConfigError
 from upi.runs import new_run
-from upi.zoo.classifiers import FILE, train_new
-from upi.zoo.datasets import load, split
-from upi.zoo.training import Recipe
+from upi.study import device_of
+from upi.zoo.classifiers import FILE, cache_folder, cache_key, train_new
+from upi.zoo.nets import NETS
+from upi.zoo.recipes import plan
+from upi.zoo.sources import SOURCES
 
 
 @exit_codes
 def train_command(
     context: typer.Context,
     data: Data = "mnist-sample",
-    arch: Annotated[str, typer.Option("--arch", help="Network: small-cnn.")] = "small-cnn",
-    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the training images.")] = 20,
-    n_train: NTrain = 3000,
+    data_dir: DataDir = None,
+    arch: Annotated[
+        str | None,
+        typer.Option(
+            "--arch",
+            help=f"{', '.join(NETS)}, torchvision/NAME or timm/NAME. Default: small-cnn; vgg16 for named "
+            "datasets.",
+        ),
+    ] = None,
+    scale: Annotated[
+        str,
+        typer.Option("--scale", help="Recipe for named datasets: small for two cores, full for a GPU."),
+    ] = "small",
+    width: Annotated[
+        float | None, typer.Option("--width", min=0.01, help="Width multiplier. Default: the recipe's.")
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option("--epochs", min=1, help="Passes over the training images. Default: the recipe's."),
+    ] = None,
+    pretrained: Pretrained = False,
+    n_train: NTrain = None,
     n_fit: NFit = 750,
     n_select: NSelect = 250,
-    n_test: NTest = 1000,
+    n_test: Annotated[
+        int | None,
+        typer.Option("--n-test", min=1, help="Test images. Default: 1000; all of named datasets."),
+    ] = None,
     split_seed: SplitSeed = 0,
+    device: Device = "auto",
     out: Out = Path("runs/train"),
     seed: Seed = 0,
     force: Force = False,
@@ -38,20 +76,43 @@ def train_command(
     """Train a classifier on the train split and report its accuracy on the test split.
 
     The other splits stay untouched, so that 'upi fit' and 'upi evaluate' with the same
-    --data and --split-seed work on images this classifier never saw.
+    --data and --split-seed work on images this classifier never saw. Training that was cut
+    short goes on where its last epoch ended when the same command is given again.
     """
-    chosen = DataOptions(
-        data=data, n_train=n_train, n_fit=n_fit, n_select=n_select, n_test=n_test, split_seed=split_seed
+    named = data in SOURCES
+    arch = arch or ("vgg16" if named else "small-cnn")
+    chosen = plan(data, arch, scale, seed=seed)
+    recipe = replace(chosen.recipe, epochs=epochs) if epochs else chosen.recipe
+    options = DataOptions(
+        data=data,
+        data_dir=data_dir,
+        n_train=n_train if n_train is not None else chosen.n_train,
+        n_fit=n_fit,
+        n_select=n_select,
+        n_test=n_test if n_test is not None or named else 1000,
+        split_seed=split_seed,
     )
-    if min(n_train, n_test) < 1:
-        raise ConfigError("training needs at least one image in --n-train and in --n-test")
+    if n_train == 0:
+        raise ConfigError("training needs at least one image in --n-train")
     with new_run(out, force=force) as folder:
         with stages() as stage:
             stage("load images")
-            parts = split(load(data), chosen.sizes(), seed=split_seed)
-            recipe = Recipe(epochs=epochs, seed=seed)
-            trained = train_new(arch, parts["train"], parts["test"], recipe, progress=stage("train"))
+            parts = options.load()
+            multiplier = width if width is not None else chosen.width
+            key = cache_key(arch, multiplier, recipe, parts["train"], parts["test"])
+            trained = train_new(
+                arch,
+                parts["train"],
+                parts["test"],
+                recipe,
+                width=multiplier,
+                pretrained=pretrained,
+                device=device_of(device),
+                checkpoint=cache_folder() / "checkpoints" / f"{key}{'-pretrained' * pretrained}.pt",
+                progress=stage(f"train {arch}"),
+            )
         trained.save(folder.path / FILE)
         about = {**trained.about, "fingerprint": Classifier(trained.net).fingerprint()}
         folder.write_json("config.json", config_record(context, model=about))
-    console.print(f"Test accuracy [bold]{trained.about['test_accuracy']:.2%}[/]; classifier in {out}")
+    score, count = trained.about["test_accuracy"], trained.about["n_test"]
+    console.print(f"Test accuracy [bold]{score:.2%}[/] on {count} images; classifier in {out}")

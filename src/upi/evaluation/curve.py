@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
+from upi.attacks import PerImageAttack
 from upi.classifier import Classifier
 from upi.evaluation.protocol import evaluate
 from upi.perturbation import Perturbation
-from upi.types import Dissimilarity, Loader, Progress, SaliencyMap
+from upi.types import Dissimilarity, Loader, Perturber, Progress, SaliencyMap
 
 Curve = list[dict[str, object]]
 
@@ -24,6 +25,8 @@ def eps_curve(
     dissimilarity: str | Dissimilarity = "relative_l2",
     preset: str = "protocol",
     seed: int = 0,
+    per_image_steps: int = PerImageAttack.steps,
+    prediction_price: float = 0.0,
     progress: Progress | None = None,
 ) -> Curve:
     """Mean change of the maps at each radius, for each row of the table.
@@ -31,12 +34,30 @@ def eps_curve(
     Universal perturbations keep their direction and are scaled (a lower bound on what a fit
     at that radius reaches); noise is drawn and the per-image attack run at each radius.
 
+    Args:
+        model, perturbations, loader, saliency, dissimilarity, preset, seed, progress: As for
+            ``upi.evaluate``.
+        radii: In units of [0, 1] images.
+        per_image_steps, prediction_price: Of the per-image attack at each radius.
+
     Returns:
         One record per radius and row: ``eps``, ``name``, ``mean``, ``ci95``, ``changed``.
     """
     records: Curve = []
     for number, eps in enumerate(radii):
-        scaled = {name: p.scaled(eps) for name, p in perturbations.items()}
+        scaled: dict[str, Perturber] = {name: p.scaled(eps) for name, p in perturbations.items()}
+        norm = next(iter(perturbations.values())).ball.norm
+        scaled["per-image"] = PerImageAttack(
+            model,
+            saliency=saliency,
+            dissimilarity=dissimilarity,
+            norm=norm,
+            eps=eps,
+            seed=seed,
+            preset=preset,
+            steps=per_image_steps,
+            prediction_price=prediction_price,
+        )
         table = evaluate(
             model,
             scaled,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,32 +72,84 @@ def examples(
     Raises:
         ConfigError: The loader gives other images than it gave to the evaluation.
     """
-    classifier, chosen = Classifier.wrap(model), maps.resolve(saliency, paper=preset == "paper")
-    change = dissimilarities.resolve(dissimilarity)
+    show = _Camera(Classifier.wrap(model), loader, saliency, dissimilarity, preset)
     found = []
-    with classifier.frozen():
-        for name, perturber in perturbations.items():
-            column = per_sample[name]
-            for rule, position in pick(column).items():
-                number = int(column["sample"][position])
-                x = classifier.place(_image(loader, number))
-                target = torch.as_tensor(column["target"][position : position + 1]).to(x.device)
-                if int(classifier.predict(x)[0]) != int(target[0]):
-                    raise ConfigError(f"image {number} differs from the evaluated one: the loader shuffles")
-                moved = classifier.place(perturber(x.clone(), target))
-                both = maps.explain(chosen, classifier, torch.cat([x, moved]), target.repeat(2)).cpu()
-                found.append(
-                    Example(
-                        name,
-                        rule,
-                        number,
-                        int(column["label"][position]),
-                        int(classifier.predict(moved)[0]),
-                        float(change(both[:1], both[1:])),
-                        x[0].cpu(),
-                        moved[0].cpu(),
-                        both[0],
-                        both[1],
-                    )
-                )
+    for name, perturber in perturbations.items():
+        column = per_sample[name]
+        for rule, position in pick(column).items():
+            number, target = int(column["sample"][position]), int(column["target"][position])
+            shot = show(name, perturber, number, rule, int(column["label"][position]))
+            if show.target(number) != target:
+                raise ConfigError(f"image {number} differs from the evaluated one: the loader shuffles")
+            found.append(shot)
     return found
+
+
+def compare(
+    model: Classifier | nn.Module,
+    perturbations: Mapping[str, Perturber],
+    loader: Loader,
+    places: Sequence[int],
+    *,
+    saliency: str | SaliencyMap = "gradient",
+    dissimilarity: str | Dissimilarity = "relative_l2",
+    preset: str = "protocol",
+) -> list[Example]:
+    """The same images under every perturbation.
+
+    Args:
+        model, perturbations, loader, saliency, dissimilarity, preset: As given to ``evaluate``.
+        places: Positions among the eligible (correctly classified) images, as in the columns of
+            an evaluation.
+    """
+    show = _Camera(Classifier.wrap(model), loader, saliency, dissimilarity, preset)
+    eligible = show.eligible()
+    return [
+        show(name, perturber, eligible[place][0], f"image {number + 1}", eligible[place][1])
+        for number, place in enumerate(places)
+        for name, perturber in perturbations.items()
+    ]
+
+
+class _Camera:
+    """Takes before-and-after pictures of single images of a loader."""
+
+    def __init__(
+        self,
+        model: Classifier,
+        loader: Loader,
+        saliency: str | SaliencyMap,
+        dissimilarity: str | Dissimilarity,
+        preset: str,
+    ) -> None:
+        self.model, self.loader = model, loader
+        self.map = maps.resolve(saliency, paper=preset == "paper")
+        self.change = dissimilarities.resolve(dissimilarity)
+
+    def eligible(self) -> list[tuple[int, int]]:
+        """(number, label) of the correctly classified images whose map is not zero."""
+        found, seen = [], 0
+        for sample in samples(self.loader):
+            x = self.model.place(sample.x)
+            target = self.model.predict(x)
+            label = target if sample.label is None else sample.label.to(target.device)
+            alive = maps.explain(self.map, self.model, x, target).flatten(1).ne(0).any(1)
+            for place in ((target == label) & alive).nonzero()[:, 0].tolist():
+                found.append((seen + place, int(label[place])))
+            seen += len(x)
+        return found
+
+    def target(self, number: int) -> int:
+        """The clean prediction of an image."""
+        return int(self.model.predict(self.model.place(_image(self.loader, number)))[0])
+
+    def __call__(self, name: str, perturber: Perturber, number: int, rule: str, label: int) -> Example:
+        with self.model.frozen():
+            x = self.model.place(_image(self.loader, number))
+            target = self.model.predict(x)
+            moved = self.model.place(perturber(x.clone(), target))
+            both = maps.explain(self.map, self.model, torch.cat([x, moved]), target.repeat(2)).cpu()
+            prediction = int(self.model.predict(moved)[0])
+        value = float(self.change(both[:1], both[1:]))
+        pictures = (x[0].cpu(), moved[0].cpu(), both[0], both[1])
+        return Example(name, rule, number, label, prediction, value, *pictures)

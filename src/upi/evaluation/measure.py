@@ -6,7 +6,7 @@ input in place, overstep the budget, or have no gradient on some of the images.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import torch
@@ -119,18 +119,18 @@ def _eligible(run: Pass, sample: Samples) -> tuple[Tensor, Tensor, Tensor, Tenso
 
 
 def _controls(
-    run: Pass, given: Mapping[str, Perturber], x: Tensor, target: Tensor, clean: Tensor, size: Tensor | None
+    run: Pass, wanted: Collection[str], x: Tensor, target: Tensor, clean: Tensor, size: Tensor | None
 ) -> None:
-    """Fill the rows of the controls that need no fitting and are not given."""
+    """Fill the rows of the controls that need no fitting and are wanted."""
     patterns = [noise(x, run.ball, run.seed, draw) for draw in range(run.draws)]
-    if "random" not in given:
+    if "random" in wanted:
         run.add("random", *[run.measure(x, target, clean, in_box(x + p)) for p in patterns])
-    if size is not None and "random-matched" not in given:
+    if size is not None and "random-matched" in wanted:
         same = [matched(x, p, run.ball, size) for p in patterns]
         run.add("random-matched", *[run.measure(x, target, clean, moved) for moved in same])
-    if "tiny-noise" not in given:
+    if "tiny-noise" in wanted:
         run.add("tiny-noise", run.measure(x, target, clean, in_box(x + TINY * patterns[0])))
-    if "other-image" not in given:
+    if "other-image" in wanted:
         ceiling = run.compare(clean, other_image(clean, run.previous))
         nothing = torch.zeros_like(ceiling["dissimilarity"])
         run.add(
@@ -140,7 +140,11 @@ def _controls(
 
 
 def run_pass(
-    run: Pass, rows: dict[str, Perturber], loader: Loader, controls: bool, progress: Progress | None
+    run: Pass,
+    rows: dict[str, Perturber],
+    loader: Loader,
+    controls: Collection[str],
+    progress: Progress | None,
 ) -> tuple[Tensor, Tensor, Tensor, int]:
     """Fill the columns; returns classes, sample numbers, labels, and how many images came.
 
@@ -174,7 +178,12 @@ def run_pass(
 
 
 def _measure_batch(
-    run: Pass, rows: dict[str, Perturber], x: Tensor, target: Tensor, clean: Tensor, controls: bool
+    run: Pass,
+    rows: dict[str, Perturber],
+    x: Tensor,
+    target: Tensor,
+    clean: Tensor,
+    controls: Collection[str],
 ) -> None:
     size: Tensor | None = None
     for name, perturber in rows.items():
@@ -183,5 +192,6 @@ def _measure_batch(
         if kind_of(name, perturber) == "universal":
             reached = column["realised_norm"]
             size = reached if size is None else torch.maximum(size, reached)
-    if controls:
-        _controls(run, rows, x, target, clean, size)
+    wanted = [name for name in controls if name not in rows]
+    if wanted:
+        _controls(run, wanted, x, target, clean, size)

@@ -8,7 +8,7 @@ control, and figures dominated by images whose prediction changed.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +18,16 @@ from upi import saliency as maps
 from upi.attacks import PerImageAttack
 from upi.balls import Ball
 from upi.classifier import Classifier
-from upi.errors import ConfigError
+from upi.errors import ConfigError, unknown_name
 from upi.evaluation.flags import Standing, sample_flags, table_flags
 from upi.evaluation.intervals import interval
 from upi.evaluation.measure import Pass, kind_of, run_pass
 from upi.evaluation.result import METRICS, Column, Evaluation, Row, mean_of
 from upi.perturbation import Perturbation
 from upi.types import Dissimilarity, Loader, Perturber, Progress, SaliencyMap
+
+#: Rows that an evaluation adds by itself.
+CONTROLS = ("per-image", "random", "random-matched", "tiny-noise", "other-image")
 
 
 def _check_rows(perturbations: Mapping[str, Perturber]) -> None:
@@ -61,6 +64,15 @@ def shared_ball(perturbations: Mapping[str, Perturber], norm: str | None, eps: f
     return ball
 
 
+def _wanted(controls: bool | Collection[str]) -> Collection[str]:
+    if isinstance(controls, bool):
+        return CONTROLS if controls else ()
+    for name in controls:
+        if name not in CONTROLS:
+            raise unknown_name("control", name, CONTROLS)
+    return controls
+
+
 def _row(name: str, kind: str, column: Column, scales: dict[str, float], seed: int) -> Row:
     """Means and intervals of one row's figures."""
     unchanged = {metric: interval(column[f"{metric}|unchanged"], seed=seed) for metric in METRICS}
@@ -91,7 +103,7 @@ def evaluate(
     preset: str = "protocol",
     norm: str | None = None,
     eps: float | str | None = None,
-    controls: bool = True,
+    controls: bool | Collection[str] = True,
     draws: int = 5,
     seed: int = 0,
     progress: Progress | None = None,
@@ -111,7 +123,8 @@ def evaluate(
         loader: Test images and labels, never used for fitting or selection; one pass.
         saliency, dissimilarity, preset: As in the attacks.
         norm, eps: Ball of the comparison; that of the first perturbation by default.
-        controls: Add the controls that are not among ``perturbations`` already.
+        controls: Add the controls that are not among ``perturbations`` already; or the names of
+            those to add.
         draws: Noise patterns averaged, at least 1.
         seed: Fixes noise and resampling.
         progress: Called with (batches done, batches), the latter 0 where unknown.
@@ -132,7 +145,8 @@ def evaluate(
     ball = shared_ball(perturbations, norm, eps)
     run = Pass(classifier, chosen, dissimilarities.resolve(dissimilarity), ball, seed, draws)
     rows = dict(perturbations)
-    if controls and "per-image" not in rows:
+    wanted = _wanted(controls)
+    if "per-image" in wanted and "per-image" not in rows:
         rows["per-image"] = PerImageAttack(
             classifier,
             saliency=chosen,
@@ -142,7 +156,7 @@ def evaluate(
             seed=seed,
             preset=preset,
         )
-    targets, index, label, seen = run_pass(run, rows, loader, controls, progress)
+    targets, index, label, seen = run_pass(run, rows, loader, wanted, progress)
     kinds = {name: kind_of(name, rows[name]) if name in rows else "control" for name in run.columns}
     columns = {name: _column(parts) for name, parts in run.columns.items()}
     scales = {name: mean_of(columns, name) for name in ("random", "random-matched", "per-image")}

@@ -19,12 +19,14 @@ PARTS = ("x", "perturbed", "clean_map", "perturbed_map")
 RULES = ("most", "median", "least")
 
 
-def _picture(image: Tensor) -> NDArray[Any]:
+def picture(image: Tensor) -> NDArray[Any]:
+    """An image (C, H, W) as Matplotlib draws it."""
     pixels = image.permute(1, 2, 0).numpy()
     return pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
 
 
-def _bare(axes: Axes) -> None:
+def bare(axes: Axes) -> None:
+    """Axes without ticks, grid and frame."""
     axes.set_xticks([])
     axes.set_yticks([])
     axes.grid(visible=False)
@@ -39,7 +41,7 @@ def perturbations(items: Mapping[str, Perturbation]) -> Figure:
     for axes, (title, item) in zip(grid[0], items.items(), strict=True):
         drawn = axes.imshow(item.delta.mean(0).numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit)
         axes.set_title(title, fontsize=10)
-        _bare(axes)
+        bare(axes)
     bar = figure.colorbar(drawn, ax=list(grid[0]), fraction=0.05 / len(items), pad=0.02, shrink=0.7)
     bar.set_label("change of pixel value", fontsize=8)
     return figure
@@ -57,13 +59,13 @@ def examples(items: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> Figu
         top = float(np.quantile(np.stack([item["clean_map"], item["perturbed_map"]]), 0.998))
         for axes, part, head in zip(line, PARTS, heads, strict=True):
             if part in ("x", "perturbed"):
-                axes.imshow(_picture(item[part]), cmap="gray", vmin=0, vmax=1)
+                axes.imshow(picture(item[part]), cmap="gray", vmin=0, vmax=1)
             else:
                 axes.imshow(item[part].numpy(), cmap=MAP_COLOURS, vmin=0, vmax=top)
-            _bare(axes)
+            bare(axes)
             if number == 0:
                 axes.set_title(head, fontsize=9)
-        label, prediction = (_class(classes, item[k]) for k in ("label", "prediction"))
+        label, prediction = (class_name(classes, item[k]) for k in ("label", "prediction"))
         line[0].set_ylabel(f"{item['rule']} changed", fontsize=9)
         line[1].set_xlabel(f"predicted {prediction} (label {label})", fontsize=8)
         line[3].set_xlabel(f"change of the map {item['value']:.2f}", fontsize=8)
@@ -71,7 +73,8 @@ def examples(items: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> Figu
     return figure
 
 
-def _class(classes: Sequence[str], index: int) -> str:
+def class_name(classes: Sequence[str], index: int) -> str:
+    """Name of a class, its number where there is none."""
     return classes[index] if 0 <= index < len(classes) else str(index)
 
 

@@ -6,11 +6,10 @@ import base64
 import io
 import json
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined, UndefinedError
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template, UndefinedError
 from markupsafe import Markup
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
@@ -19,7 +18,8 @@ from upi.errors import RunFolderError
 from upi.perturbation import Perturbation
 from upi.report import figures
 from upi.report.style import look, name
-from upi.report.words import NORMS, headline, map_name, radius
+from upi.report.tables import transfer
+from upi.report.words import MAPS, NORMS, headline, map_name, radius
 from upi.runs import RunFolder
 from upi.storage import write_atomic
 
@@ -27,7 +27,7 @@ from upi.storage import write_atomic
 PRINT_DPI, SCREEN_DPI = 150, 96
 
 
-class _Figures:
+class FigureDrawer:
     """Draws figures into figures/*.png and hands them to the page as data."""
 
     def __init__(self, folder: RunFolder) -> None:
@@ -42,6 +42,18 @@ class _Figures:
         data = base64.b64encode(buffer.getvalue()).decode()
         width = int.from_bytes(buffer.getvalue()[16:20], "big") * SCREEN_DPI // PRINT_DPI  # PNG header
         return Markup('<img src="data:image/png;base64,{}" width="{}" alt="{}">').format(data, width, stem)
+
+
+def template(name: str, *, escape: bool = False) -> Template:
+    """A template of this package; undefined values are errors."""
+    environment = Environment(
+        loader=PackageLoader("upi", "report"),
+        autoescape=escape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(name)
 
 
 def _titled(patterns: Mapping[str, Perturbation], table: Mapping[str, Any]) -> dict[str, Perturbation]:
@@ -63,9 +75,15 @@ def _evidence(
     return found
 
 
+def _tested_on(table: Mapping[str, Any]) -> str:
+    """Says the network where a run tested several."""
+    target = table.get("tested_on")
+    return "" if target in (None, table["saliency"]) else f" of {target}"
+
+
 def _section(
     table: Mapping[str, Any],
-    drawn: _Figures,
+    drawn: FigureDrawer,
     patterns: Mapping[str, Perturbation],
     captions: list[dict[str, Any]],
     samples: Mapping[tuple[str, str], Any],
@@ -81,7 +99,7 @@ def _section(
     columns = {row: values for (of, row), values in samples.items() if of == key and row != "tiny-noise"}
     return {
         "table": table,
-        "title": map_name(table),
+        "title": f"{map_name(table)}{_tested_on(table)}",
         "headline": headline(table),
         "patterns": drawn.add(f"perturbations-{key}", figures.perturbations(mine)) if mine else None,
         "distribution": drawn.add(f"distribution-{key}", figures.distribution(columns)) if columns else None,
@@ -114,7 +132,7 @@ def _build(folder: RunFolder, shown_as: Path | None) -> Path:
     config, metrics = folder.config(), folder.metrics()
     patterns, captions, samples = folder.perturbations(), folder.examples(), folder.per_sample()
     classes = list(config.get("classes", []))
-    drawn = _Figures(folder)
+    drawn = FigureDrawer(folder)
     with look():
         sections = [
             _section(table, drawn, patterns, captions, samples, classes) for table in metrics["tables"]
@@ -129,15 +147,12 @@ def _build(folder: RunFolder, shown_as: Path | None) -> Path:
             "spectrum": drawn.add("spectrum", figures.spectrum(spectra)) if spectra else None,
             "history": drawn.add("history", figures.history(histories)) if histories else None,
         }
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string((files("upi.report") / "page.html").read_text())
-    page = template.render(
+    page = template("page.html", escape=True).render(
         config=config,
         metrics=metrics,
         sections=sections,
         curve_info=curve,
+        networks=transfer(metrics["transfer"], {}, MAPS) if "transfer" in metrics else None,
         **extra,
         name=name,
         norms=NORMS,

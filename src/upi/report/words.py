@@ -12,6 +12,7 @@ MAPS = {
     "integrated_gradients": "integrated-gradients map",
     "smoothgrad": "SmoothGrad map",
     "input_x_gradient": "input × gradient map",
+    "grad_cam": "Grad-CAM map",
 }
 
 

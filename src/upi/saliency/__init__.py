@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from upi.errors import ModelError, unknown_name
+from upi.saliency.grad_cam import GradCAM
 from upi.saliency.gradient import Gradient, InputXGradient
 from upi.saliency.integrated import IntegratedGradients
 from upi.saliency.score import SCORES, input_gradient, score
@@ -24,6 +25,7 @@ MAPS: dict[str, Callable[[], SaliencyMap]] = {
     "input_x_gradient": InputXGradient,
     "integrated_gradients": IntegratedGradients,
     "smoothgrad": SmoothGrad,
+    "grad_cam": GradCAM,
 }
 
 #: Maps as the paper computes them, as far as it is known: the softmax output is explained,
@@ -35,10 +37,11 @@ PAPER_MAPS: dict[str, Callable[[], SaliencyMap]] = {
         score="softmax", steps=10, rule="left", multiply_by_inputs=False
     ),
     "smoothgrad": lambda: SmoothGrad(score="softmax"),
+    "grad_cam": lambda: GradCAM(score="softmax"),
 }
 
 
-_OWN = (Gradient, InputXGradient, IntegratedGradients, SmoothGrad)
+_OWN = (GradCAM, Gradient, InputXGradient, IntegratedGradients, SmoothGrad)
 
 
 def explain(saliency: SaliencyMap, model: Network, x: Tensor, target: Tensor) -> Tensor:
@@ -88,6 +91,7 @@ __all__ = [
     "MAPS",
     "PAPER_MAPS",
     "SCORES",
+    "GradCAM",
     "Gradient",
     "InputXGradient",
     "IntegratedGradients",

@@ -1,6 +1,7 @@
-"""Classifiers from files, from code, or trained and cached.
+"""Classifiers from files, from code, from torchvision and timm, or trained and cached.
 
-Weights are read from safetensors only; nothing is unpickled.
+Weights are read from safetensors, or from ``.pt`` with ``weights_only=True``: no object is
+ever unpickled.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import importlib
 import json
 import os
 import sys
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from typing import Any
 import torch
 from platformdirs import user_cache_path
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from torch import nn
 
 from upi.artifact import canonical
@@ -26,7 +28,7 @@ from upi.errors import ArtifactError, ConfigError, ModelError
 from upi.storage import write_atomic
 from upi.types import Progress
 from upi.zoo.datasets import Dataset
-from upi.zoo.nets import build
+from upi.zoo.nets import FOREIGN, Shape, build
 from upi.zoo.training import Recipe, accuracy, train
 
 FORMAT = "upi-classifier"
@@ -39,7 +41,7 @@ class Trained:
 
     net: nn.Module
     name: str
-    about: dict[str, Any]  # arch, channels, size, classes, test_accuracy, ...
+    about: dict[str, Any]  # arch, width, channels, size, classes, test_accuracy, ...
 
     def save(self, path: Path) -> None:
         """Write weights and description as safetensors."""
@@ -66,7 +68,8 @@ def load_trained(path: Path) -> Trained:
         if metadata.get("format") != FORMAT:
             raise ArtifactError(f"{path}: expected format {FORMAT!r}, got {metadata.get('format')!r}")
         about = json.loads(metadata["about"])
-        net = build(about["arch"], channels=about["channels"], size=about["size"], classes=about["classes"])
+        shape = Shape(about["channels"], about["size"], about["classes"])
+        net = build(about["arch"], shape, width=about.get("width", 1.0))
         net.load_state_dict(weights)
     except (SafetensorError, OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
         if isinstance(error, ArtifactError):
@@ -75,47 +78,91 @@ def load_trained(path: Path) -> Trained:
     return Trained(net.eval(), str(about["arch"]), about)
 
 
-def train_new(
-    arch: str, data: Dataset, test: Dataset, recipe: Recipe, *, progress: Progress | None = None
-) -> Trained:
-    """Train a network of the zoo and measure it on ``test``."""
-    height, width = data.images.shape[2:]
-    if height != width:
-        raise ConfigError(f"{arch} takes square images, got {height} x {width}")
+def new_net(
+    arch: str, shape: Shape, *, width: float = 1.0, pretrained: bool = False, seed: int = 0
+) -> nn.Module:
+    """A network of the zoo with initial weights fixed by the seed."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        shape = {
-            "channels": data.images.shape[1],
-            "size": data.images.shape[2],
-            "classes": len(data.classes),
-        }
-        net = train(build(arch, **shape), data, recipe, progress=progress)
+        torch.manual_seed(seed)
+        return build(arch, shape, width=width, pretrained=pretrained)
+
+
+def train_new(
+    arch: str,
+    data: Dataset,
+    test: Dataset,
+    recipe: Recipe,
+    *,
+    width: float = 1.0,
+    pretrained: bool = False,
+    device: torch.device | str = "cpu",
+    checkpoint: Path | None = None,
+    progress: Progress | None = None,
+) -> Trained:
+    """Train a network of the zoo and measure it on ``test``.
+
+    Args:
+        arch, width, pretrained: As for ``upi.zoo.nets.build``.
+        data, test: Training images, and those that accuracy is measured on.
+        recipe, device, checkpoint, progress: As for ``upi.zoo.training.train``.
+    """
+    begin = time.perf_counter()
+    shape = data.shape
+    net = new_net(arch, shape, width=width, pretrained=pretrained, seed=recipe.seed)
+    train(net, data, recipe, device=device, checkpoint=checkpoint, progress=progress)
     about = {
         "arch": arch,
-        **shape,
+        "width": width,
+        **asdict(shape),
+        "parameters": sum(p.numel() for p in net.parameters()),
         "trained_on": data.name,
         "n_train": len(data),
         "recipe": asdict(recipe),
         "n_test": len(test),
         "test_accuracy": accuracy(net, test),
+        "seconds": round(time.perf_counter() - begin, 1),
+        "threads": torch.get_num_threads(),
     }
     return Trained(net, arch, about)
 
 
+def cache_key(arch: str, width: float, recipe: Recipe, data: Dataset, test: Dataset) -> str:
+    """File name that tells trained classifiers apart."""
+    parts = [arch, str(width), repr(recipe), torch.__version__, data.fingerprint(), test.fingerprint()]
+    digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    return f"{arch.replace('/', '--')}-{digest[:16]}"
+
+
 def trained_or_cached(
-    arch: str, data: Dataset, test: Dataset, recipe: Recipe, *, progress: Progress | None = None
+    arch: str,
+    data: Dataset,
+    test: Dataset,
+    recipe: Recipe,
+    *,
+    width: float = 1.0,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
 ) -> tuple[Trained, bool]:
     """The same classifier from the cache where it is, else trained and kept.
+
+    Training that was cut short goes on where its last epoch ended.
 
     Returns:
         The classifier, and whether it came from the cache.
     """
-    parts = [arch, repr(recipe), torch.__version__, data.fingerprint(), test.fingerprint()]
-    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-    path = cache_folder() / "classifiers" / f"{arch}-{key}.safetensors"
+    path = cache_folder() / "classifiers" / f"{cache_key(arch, width, recipe, data, test)}.safetensors"
     if path.exists():
         return load_trained(path), True
-    trained = train_new(arch, data, test, recipe, progress=progress)
+    trained = train_new(
+        arch,
+        data,
+        test,
+        recipe,
+        width=width,
+        device=device,
+        checkpoint=path.with_suffix(".checkpoint"),
+        progress=progress,
+    )
     trained.save(path)
     return trained, False
 
@@ -138,15 +185,61 @@ def _from_code(spec: str) -> nn.Module:
     return net
 
 
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """A state dict from safetensors, or from ``.pt`` and ``.pth`` without unpickling objects.
+
+    A checkpoint that holds it under ``state_dict`` or ``model`` is looked into, and the prefix
+    ``module.`` of data-parallel training is dropped.
+
+    Raises:
+        ArtifactError: The file is damaged, or holds more than tensors in plain containers.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the readers raise many kinds for damaged files
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ArtifactError(
+            f"{path}: not weights that can be read safely (safetensors, or tensors in a .pt file): {reason}"
+        ) from error
+    for key in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(isinstance(v, torch.Tensor) for v in content.values()):
+        raise ArtifactError(f"{path}: expected a state dict of tensors, got {type(content).__name__}")
+    return {str(key).removeprefix("module."): value for key, value in content.items()}
+
+
+def _fill(net: nn.Module, path: Path, spec: str) -> None:
+    inner = net[1] if isinstance(net, nn.Sequential) else net  # foreign networks sit behind a Normalise
+    try:
+        inner.load_state_dict(read_weights(path))
+    except RuntimeError as error:
+        lines = " ".join(line.strip() for line in str(error).splitlines()[:3])
+        raise ArtifactError(f"{path}: weights of another network than {spec}: {lines[:300]}") from error
+
+
 def load_classifier(
-    spec: str, *, mean: list[float] | None = None, std: list[float] | None = None
+    spec: str,
+    *,
+    mean: list[float] | None = None,
+    std: list[float] | None = None,
+    weights: Path | None = None,
+    pretrained: bool = False,
+    shape: Shape | None = None,
 ) -> tuple[Classifier, dict[str, Any]]:
-    """A classifier from a training run, a weights file, or ``module:factory``.
+    """A classifier from a training run, a weights file, code, torchvision or timm.
 
     Args:
-        spec: A run folder of ``upi train``, a file written by it, or ``package.module:name``
-            where the name is a module or a function that returns one.
-        mean, std: Normalisation per channel, for networks that expect it.
+        spec: A run folder of ``upi train``, a file written by it, ``package.module:name`` where
+            the name is a module or a function that returns one, or ``torchvision/NAME`` or
+            ``timm/NAME``.
+        mean, std: Normalisation per channel, for networks from code that expect it;
+            torchvision's and timm's bring their own.
+        weights: State dict for torchvision's and timm's networks.
+        pretrained: Fetch ImageNet weights for them instead.
+        shape: Images and classes, for them.
 
     Raises:
         ArtifactError, ConfigError, ModelError: It cannot be loaded.
@@ -157,4 +250,16 @@ def load_classifier(
         return Classifier(trained.net, mean=mean, std=std), trained.about
     if ":" in spec:
         return Classifier(_from_code(spec), mean=mean, std=std), {"arch": spec}
-    raise ConfigError(f"--model {spec}: no such file or folder, and not of the form module:factory")
+    if spec.partition("/")[0] in FOREIGN and shape is not None:
+        if weights is None and not pretrained:
+            raise ConfigError(
+                f"--model {spec}: give --weights FILE or --pretrained; untrained maps say nothing"
+            )
+        net = build(spec, shape, pretrained=pretrained and weights is None)
+        if weights is not None:
+            _fill(net, weights, spec)
+        return Classifier(net), {"arch": spec}
+    raise ConfigError(
+        f"--model {spec}: no such file or folder, and not of the form module:factory, torchvision/NAME or "
+        "timm/NAME"
+    )

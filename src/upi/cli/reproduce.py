@@ -1,0 +1,96 @@
+"""``upi reproduce``: every table and figure of the paper for one dataset."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from upi.cli.config import config_record
+from upi.cli.console import console, stages
+from upi.cli.exits import exit_codes
+from upi.cli.options import DataDir, Device, Seed
+from upi.errors import RunFolderError
+from upi.report.reproduction import build_reproduction
+from upi.reproduce import DATASETS, Lab, Stages, run, settings
+from upi.runs import CONFIG, parse_json
+from upi.storage import write_atomic
+from upi.study import device_of
+from upi.zoo.recipes import ARCHITECTURES
+
+Architectures = Annotated[
+    list[str] | None,
+    typer.Option("--arch", help=f"Network; repeat for several. Default: {', '.join(ARCHITECTURES)}."),
+]
+
+
+def _check(out: Path, resume: bool, asked: dict[str, object]) -> None:
+    """Refuse to mix two runs in a folder."""
+    if not out.exists() or not any(out.iterdir()):
+        return
+    if not (out / CONFIG).exists():
+        raise RunFolderError(f"{out} exists and is not a run folder (no {CONFIG}); choose another --out")
+    if not resume:
+        raise RunFolderError(f"{out} exists already; use --resume to go on with it, or another --out")
+    before = parse_json(out / CONFIG).get("options", {})
+    differing = [key for key, value in asked.items() if before.get(key) != value]
+    if differing:
+        raise RunFolderError(
+            f"{out} holds a run with other options ({', '.join(differing)}); choose another --out"
+        )
+
+
+@exit_codes
+def reproduce_command(
+    context: typer.Context,
+    dataset: Annotated[str, typer.Argument(help=f"{', '.join(DATASETS)}.")],
+    scale: Annotated[
+        str,
+        typer.Option("--scale", help="small: two cores, at most 90 minutes. full: a GPU, published widths."),
+    ] = "small",
+    preset: Annotated[str, typer.Option("--preset", help="protocol, or paper: as published.")] = "protocol",
+    arch: Architectures = None,
+    data_dir: DataDir = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Run folder. Default: runs/reproduce-DATASET.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out; finished stages are kept.")
+    ] = False,
+    publish: Annotated[
+        Path | None,
+        typer.Option("--publish", help="Also write results.json, the tables and small figures there."),
+    ] = None,
+    device: Device = "auto",
+    seed: Seed = 0,
+) -> None:
+    """Reproduce the paper for one dataset: networks, tables, figures, formal statements.
+
+    Trains each network (or takes it from the cache), measures every attack and control,
+    transfer, correlation, curves and the propositions, and writes results.json, tables.md,
+    figures and report.html. Interrupt it whenever you like and go on with --resume.
+    """
+    from dataclasses import replace
+
+    chosen = settings(dataset, scale, preset, seed=seed)
+    if arch:
+        chosen = replace(chosen, architectures=tuple(dict.fromkeys(arch)))
+    out = out or Path("runs") / f"reproduce-{dataset}"
+    asked = {"dataset": dataset, "scale": scale, "preset": preset, "seed": seed, "arch": arch}
+    _check(out, resume, asked)
+    record = config_record(context)
+    write_atomic(out / CONFIG, json.dumps(record, indent=2) + "\n")
+    with stages() as stage:
+        lab = Lab(chosen, Stages(out, stage), device_of(device), data_dir)
+        results = {"command": record["argv"], **run(lab)}
+        stage("write tables and figures")
+        write_atomic(out / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
+        page = build_reproduction(out, publish=publish)
+    for failure in results["failures"]:
+        console.print(f"[red]failed[/] {failure['stage']}: ", end="")
+        console.print(failure["error"], markup=False, soft_wrap=True)
+    console.print(f"Report: [bold]{page}[/] ({sum(results['seconds'].values()) / 60:.0f} min of stages)")
+    if results["failures"]:
+        raise typer.Exit(1)

@@ -1,0 +1,175 @@
+"""``upi transfer``: perturbations of some networks on other networks, and on other maps."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.table import Table as Grid
+
+from upi.classifier import Classifier
+from upi.cli.config import ConfigFile, DataOptions, config_record
+from upi.cli.console import console, stages
+from upi.cli.evaluate import common, load_perturbations
+from upi.cli.exits import exit_codes
+from upi.cli.options import (
+    BatchSize,
+    Data,
+    DataDir,
+    Device,
+    Force,
+    NFit,
+    NSelect,
+    NTest,
+    NTrain,
+    Out,
+    Seed,
+    SplitSeed,
+)
+from upi.errors import ConfigError
+from upi.evaluation import Evaluation, matrix, origin_flags, transfer_maps, transfer_models
+from upi.perturbation import Perturbation
+from upi.report import build_report
+from upi.runs import SCHEMA, RunFolder, new_run
+from upi.study import device_of
+from upi.zoo.classifiers import load_classifier
+from upi.zoo.datasets import Parts
+
+
+def _models(
+    specs: list[str], parts: Parts, device: str
+) -> tuple[dict[str, Classifier], dict[str, dict[str, Any]]]:
+    """Networks by a short name: that of their folder or file, or what was given."""
+    models: dict[str, Classifier] = {}
+    about: dict[str, dict[str, Any]] = {}
+    for spec in specs:
+        name = Path(spec).stem if Path(spec).exists() else spec
+        if name in models:
+            raise ConfigError(f"--model {spec}: two networks are called {name!r}; rename a folder")
+        models[name], found = load_classifier(spec, shape=parts.shape)
+        models[name].net.to(device_of(device))
+        about[name] = {**found, "fingerprint": models[name].fingerprint()}
+    return models, about
+
+
+def _show(found: dict[str, Any]) -> None:
+    grid = Grid(header_style="bold", box=box.SIMPLE_HEAD)
+    grid.add_column("perturbation", no_wrap=True)
+    for column in found["columns"]:
+        grid.add_column(column, justify="right")
+    for row in found["rows"]:
+        cells = [found["cells"][row].get(column) for column in found["columns"]]
+        grid.add_row(row, *("-" if c is None else f"{c['mean']:.3f} ({c['changed']:.0%})" for c in cells))
+    console.print(grid)
+    console.print("mean change of the map (changed predictions)", style="dim")
+
+
+def _tables(folder: RunFolder, tables: dict[str, Evaluation], preset: str, of: str) -> list[dict[str, Any]]:
+    folder.write_per_sample(tables)
+    return [
+        {"key": key, "preset": preset, "perturbations": {}, "seed_spread": {}, of: key, **table.to_dict()}
+        for key, table in tables.items()
+    ]
+
+
+@exit_codes
+def transfer_command(
+    context: typer.Context,
+    model: Annotated[
+        list[str],
+        typer.Option("--model", help="Network to test on, as for 'upi evaluate'; repeat for several."),
+    ],
+    perturbation: Annotated[
+        list[Path],
+        typer.Option("--perturbation", help="Perturbation file, or folder of a run; repeat for several."),
+    ],
+    data: Data = "mnist-sample",
+    data_dir: DataDir = None,
+    saliency: Annotated[
+        list[str] | None,
+        typer.Option("--saliency", help="Map to test on; repeat for several, with one network."),
+    ] = None,
+    n_train: NTrain = None,
+    n_fit: NFit = 750,
+    n_select: NSelect = 250,
+    n_test: NTest = 1000,
+    split_seed: SplitSeed = 0,
+    batch_size: BatchSize = 125,
+    device: Device = "auto",
+    out: Out = Path("runs/transfer"),
+    seed: Seed = 0,
+    force: Force = False,
+    config: ConfigFile = None,
+) -> None:
+    """Measure perturbations on networks, or on maps, that they were not made for.
+
+    With several networks: every perturbation on every network. With several maps and one
+    network: every perturbation on every map. Noise of equal norm stands beside them. For
+    transfer between datasets, give the other dataset's network and --data.
+    """
+    begin = time.perf_counter()
+    chosen = DataOptions(
+        data=data,
+        data_dir=data_dir,
+        n_train=n_train,
+        n_fit=n_fit,
+        n_select=n_select,
+        n_test=n_test,
+        split_seed=split_seed,
+        batch_size=batch_size,
+    )
+    if saliency and len(saliency) > 1 and len(model) > 1:
+        raise ConfigError("give several networks or several maps, not both")
+    with new_run(out, force=force) as folder:
+        items: dict[str, Perturbation] = load_perturbations(perturbation)
+        preset = common(items, "preset", None)
+        with stages() as stage:
+            stage("load images")
+            parts = chosen.load()
+            models, about = _models(model, parts, device)
+            loader, progress = parts["test"].batches(batch_size), stage("evaluate on test")
+            if len(models) == 1 and saliency:
+                only = next(iter(models.values()))
+                tables = transfer_maps(
+                    only, {s: s for s in saliency}, items, loader, preset=preset, seed=seed, progress=progress
+                )
+            else:
+                kind = saliency[0] if saliency else common(items, "saliency", None)
+                tables = transfer_models(
+                    models, items, loader, saliency=kind, preset=preset, seed=seed, progress=progress
+                )
+        found = matrix(tables)
+        origin = chosen.origin(parts.fingerprint)
+        flags = [flag for name in models for flag in origin_flags(items, origin, about[name]["fingerprint"])]
+        kept = {flag.message: flag.to_dict() for flag in flags if flag.code != "another-model"}
+        flags_of = {key: [flag.to_dict() for flag in table.flags] for key, table in tables.items()}
+        facts = {"models": about, "classes": parts.classes}
+        folder.write_json("config.json", config_record(context, data={"name": parts.name, **origin}, **facts))
+        for name, item in items.items():
+            folder.write_perturbation(name, item)
+        records = _tables(folder, tables, preset, "tested_on")
+        folder.write_json(
+            "metrics.json",
+            {
+                "schema": SCHEMA,
+                "dataset": parts.name,
+                "model": {
+                    "arch": ", ".join(models),
+                    "test_accuracy": None,
+                    "fingerprint": " ".join(a["fingerprint"][:12] for a in about.values()),
+                },
+                "tables": records,
+                "transfer": found,
+                "flags": [
+                    *({"table": None, **flag} for flag in kept.values()),
+                    *({"table": key, **flag} for key, some in flags_of.items() for flag in some),
+                ],
+                "seconds": {"total": round(time.perf_counter() - begin, 2)},
+            },
+        )
+        build_report(folder, shown_as=out)
+    _show(found)
+    console.print(f"Report: [bold]{out / 'report.html'}[/]")

@@ -1,0 +1,116 @@
+"""Transfer: perturbations found against one network or map, measured on others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from upi.classifier import Classifier
+from upi.evaluation.protocol import evaluate
+from upi.evaluation.result import Evaluation
+from upi.types import Dissimilarity, Loader, Perturber, Progress, SaliencyMap
+
+#: What every column of a transfer matrix has beside the perturbations.
+NOISE = ("random",)
+
+
+def transfer_models(
+    models: Mapping[str, Classifier | nn.Module],
+    perturbations: Mapping[str, Perturber],
+    loader: Loader,
+    *,
+    saliency: str | SaliencyMap = "gradient",
+    dissimilarity: str | Dissimilarity = "relative_l2",
+    preset: str = "protocol",
+    draws: int = 5,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> dict[str, Evaluation]:
+    """Every perturbation on every network, beside noise of equal norm.
+
+    Each network explains the images that it classifies correctly itself.
+
+    Args:
+        models: Target networks by name.
+        perturbations: By name, all of one ball.
+        loader, saliency, dissimilarity, preset, draws, seed: As for ``upi.evaluate``.
+        progress: Called with (networks done, networks).
+
+    Returns:
+        One table per target network, with a row per perturbation and the row ``random``.
+    """
+    tables = {}
+    for number, (name, model) in enumerate(models.items()):
+        tables[name] = evaluate(
+            model,
+            perturbations,
+            loader,
+            saliency=saliency,
+            dissimilarity=dissimilarity,
+            preset=preset,
+            controls=NOISE,
+            draws=draws,
+            seed=seed,
+        )
+        if progress is not None:
+            progress(number + 1, len(models))
+    return tables
+
+
+def transfer_maps(
+    model: Classifier | nn.Module,
+    saliencies: Mapping[str, str | SaliencyMap],
+    perturbations: Mapping[str, Perturber],
+    loader: Loader,
+    *,
+    dissimilarity: str | Dissimilarity = "relative_l2",
+    preset: str = "protocol",
+    draws: int = 5,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> dict[str, Evaluation]:
+    """Every perturbation on every map of one network, beside noise of equal norm.
+
+    Args: as for ``transfer_models``, with maps by name in place of networks.
+    """
+    tables = {}
+    for number, (name, saliency) in enumerate(saliencies.items()):
+        tables[name] = evaluate(
+            model,
+            perturbations,
+            loader,
+            saliency=saliency,
+            dissimilarity=dissimilarity,
+            preset=preset,
+            controls=NOISE,
+            draws=draws,
+            seed=seed,
+        )
+        if progress is not None:
+            progress(number + 1, len(saliencies))
+    return tables
+
+
+def matrix(tables: Mapping[str, Evaluation]) -> dict[str, Any]:
+    """A transfer matrix as plain JSON values: rows are perturbations, columns targets."""
+    rows = list(dict.fromkeys(row for table in tables.values() for row in table.rows))
+    cells = {
+        row: {
+            target: {
+                **table.rows[row].dissimilarity.to_dict(),
+                "unchanged": table.rows[row].dissimilarity_unchanged.to_dict(),
+                "changed": table.rows[row].prediction_changed,
+            }
+            for target, table in tables.items()
+            if row in table.rows
+        }
+        for row in rows
+    }
+    return {
+        "rows": rows,
+        "columns": list(tables),
+        "n_test": {target: table.n_test for target, table in tables.items()},
+        "cells": cells,
+    }

@@ -1,0 +1,174 @@
+"""What every stage of a reproduction works with: settings, images, networks, files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from upi.classifier import Classifier
+from upi.errors import UPIError
+from upi.perturbation import Perturbation
+from upi.reproduce.settings import Cell, Settings, Work
+from upi.reproduce.stages import Outcome, Stages
+from upi.study import Splits
+from upi.types import Progress
+from upi.zoo.classifiers import Trained, load_trained, trained_or_cached
+from upi.zoo.datasets import Dataset, load, split
+from upi.zoo.nets import TITLES
+from upi.zoo.recipes import Plan, plan
+
+
+class StageError(UPIError):
+    """A stage needs the result of one that failed."""
+
+
+def title_of(about: Mapping[str, Any]) -> str:
+    """Name of a network for people, with its width where it is not the published one."""
+    title = TITLES.get(about["arch"], str(about["arch"]))
+    return title if about["width"] == 1 else f"{title} ×{about['width']:g}"
+
+
+def need(outcome: Outcome) -> dict[str, Any]:
+    """The result of a stage.
+
+    Raises:
+        StageError: It has none.
+    """
+    if outcome.result is None:
+        raise StageError(f"stage {outcome.name} failed: {outcome.error}")
+    return outcome.result
+
+
+@dataclass
+class Lab:
+    """Settings, images and networks of one reproduction; networks are loaded when first needed.
+
+    Attributes:
+        settings: What is measured.
+        stages: Where results are kept.
+        device: Where networks run.
+        data_dir: Where local copies of the datasets lie.
+    """
+
+    settings: Settings
+    stages: Stages
+    device: torch.device
+    data_dir: Path | None = None
+    trained: dict[str, Outcome] = field(default_factory=dict)
+    _models: dict[str, Classifier] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        return self.stages.folder
+
+    @cached_property
+    def train_data(self) -> dict[str, Dataset]:
+        """Disjoint parts of the training split: fit, select, and the rest for training."""
+        data = load(self.settings.dataset, folder=self.data_dir)
+        sizes = {"fit": self.settings.n_fit, "select": self.settings.n_select}
+        return split(data, {**sizes, "train": len(data) - sum(sizes.values())}, seed=0)
+
+    @cached_property
+    def test_split(self) -> Dataset:
+        """The official test split: accuracy is measured on all of it."""
+        return load(self.settings.dataset, split="test", folder=self.data_dir)
+
+    @cached_property
+    def test_data(self) -> Dataset:
+        """The test split in a random order fixed by the seed 0: tables use the first images."""
+        return split(self.test_split, {"test": len(self.test_split)}, seed=0)["test"]
+
+    @cached_property
+    def origin(self) -> dict[str, Any]:
+        """Which images: goes into every perturbation's provenance."""
+        return {
+            "name": self.settings.dataset,
+            "fit": self.train_data["fit"].fingerprint(),
+            "select": self.train_data["select"].fingerprint(),
+            "test": self.test_data.fingerprint(),
+        }
+
+    def splits(self, work: Work) -> Splits:
+        """Batches for one cell of Table 1."""
+        fit, select = self.train_data["fit"].first(work.n_fit), self.train_data["select"].first(work.n_select)
+        return Splits(
+            fit.batches(work.batch), select.batches(100), self.test(work.n_test), {"origin": self.origin}
+        )
+
+    def test(self, count: int) -> Sequence[tuple[torch.Tensor, torch.Tensor]]:
+        """The first ``count`` test images in batches."""
+        return self.test_data.first(count).batches(100)
+
+    def train(self, arch: str) -> Outcome:
+        """Train a network or take it from an earlier run; its result describes it."""
+        chosen = plan(self.settings.dataset, arch, self.settings.scale, seed=self.settings.seed)
+        inputs = {"arch": arch, "plan": asdict(chosen), "data": self.origin}
+
+        def make(progress: Progress) -> dict[str, Any]:
+            found, cached = self._trained(arch, chosen, progress)
+            file = f"classifiers/{arch}.safetensors"
+            found.save(self.folder / file)
+            fingerprint = Classifier(found.net).fingerprint()
+            about = {**found.about, "training_seconds": found.about["seconds"]}
+            del about["seconds"]
+            return {
+                **about,
+                "title": title_of(about),
+                "fingerprint": fingerprint,
+                "cached": cached,
+                "files": [file],
+            }
+
+        self.trained[arch] = self.stages.run(f"train/{arch}", inputs, make)
+        return self.trained[arch]
+
+    def _trained(self, arch: str, chosen: Plan, progress: Progress) -> tuple[Trained, bool]:
+        images = self.train_data["train"]
+        images = images.first(chosen.n_train) if chosen.n_train else images
+        return trained_or_cached(
+            arch,
+            images,
+            self.test_split,
+            chosen.recipe,
+            width=chosen.width,
+            device=self.device,
+            progress=progress,
+        )
+
+    def model(self, arch: str) -> Classifier:
+        """A trained network on the device.
+
+        Raises:
+            StageError: Its training failed.
+        """
+        if arch not in self._models:
+            file = need(self.trained[arch])["files"][0]
+            self._models[arch] = Classifier(load_trained(self.folder / file).net.to(self.device))
+        return self._models[arch]
+
+    def ready(self) -> list[str]:
+        """Networks whose training worked."""
+        return [arch for arch, outcome in self.trained.items() if outcome.result is not None]
+
+    def stem(self, arch: str, cell: Cell, method: str) -> str:
+        """Name of a perturbation's file."""
+        return f"{arch}--{cell.key}--{method}"
+
+    def keep(self, stems: Mapping[str, Perturbation]) -> list[str]:
+        """Write perturbations; returns their paths below the folder."""
+        files = []
+        for stem, perturbation in stems.items():
+            files.append(f"perturbations/{stem}.safetensors")
+            perturbation.save(self.folder / files[-1])
+        return files
+
+    def perturbation(self, arch: str, cell: Cell, method: str) -> Perturbation:
+        """A perturbation that an earlier stage wrote."""
+        return Perturbation.load(
+            self.folder / "perturbations" / f"{self.stem(arch, cell, method)}.safetensors"
+        )

@@ -1,0 +1,159 @@
+"""What is measured for each dataset, at the two scales."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from upi.attacks.base import PRESETS
+from upi.errors import unknown_name
+from upi.study import Spec
+from upi.zoo.recipes import ARCHITECTURES, SCALES
+
+
+@dataclass(frozen=True)
+class Work:
+    """How much goes into one cell of Table 1.
+
+    Attributes:
+        n_fit, n_select, n_test: Images for fitting, selection, report.
+        batch: Images per step of UPI-Grad.
+        steps, per_image_steps: Updates of the universal attacks and of the per-image attack.
+        pca_draws: Draws of Z per image of UPI-PCA.
+        fits: Fits of each universal attack with different seeds.
+    """
+
+    n_fit: int
+    n_select: int
+    n_test: int
+    batch: int
+    steps: int
+    per_image_steps: int
+    pca_draws: int
+    fits: int = 3
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One map, norm and radius."""
+
+    saliency: str
+    norm: str
+    eps: str
+    work: Work
+
+    @property
+    def key(self) -> str:
+        """Name in files."""
+        return f"{self.saliency}-{self.norm}-{self.eps.replace('/', 'of')}"
+
+    def spec(self, preset: str, seed: int) -> Spec:
+        """The study of this cell."""
+        return Spec(
+            key=self.key,
+            saliency=self.saliency,
+            norm=self.norm,
+            eps=self.eps,
+            preset=preset,
+            seed=seed,
+            steps=self.work.steps,
+            per_image_steps=self.work.per_image_steps,
+            pca_draws=1 if preset == "paper" else self.work.pca_draws,
+            fits=self.work.fits,
+        )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One reproduction.
+
+    Attributes:
+        dataset, scale, preset, seed: As given by the user.
+        cells: Table 1; the first is the main one, which every other table and figure is about.
+        architectures: Networks; the first leads.
+        n_fit, n_select: Images set aside from the training split.
+        maps: Maps that transfer is measured between.
+        radii: Multiples of the main radius on the eps-curve.
+        n_curve, n_transfer: Test images of the eps-curve and of the transfer tables.
+        fit_counts: Numbers of fitting images whose effect is measured.
+        power_steps: Updates after which the stochastic power method is looked at.
+        other: Dataset that perturbations are exchanged with, resized to this one's images.
+    """
+
+    dataset: str
+    scale: str
+    preset: str
+    seed: int
+    cells: tuple[Cell, ...]
+    architectures: tuple[str, ...] = ARCHITECTURES
+    n_fit: int = 1000
+    n_select: int = 250
+    maps: tuple[str, ...] = ("gradient", "integrated_gradients", "smoothgrad", "grad_cam")
+    radii: tuple[float, ...] = (0.25, 0.5, 1.0, 1.5, 2.0)
+    n_curve: int = 100
+    n_transfer: int = 200
+    fit_counts: tuple[int, ...] = (8, 32, 125, 500)
+    power_steps: tuple[int, ...] = (4, 8, 16, 32, 64, 128, 256)
+    theory_images: int = 16
+    other: str | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def main(self) -> Cell:
+        """The cell that the figures are about."""
+        return self.cells[0]
+
+    @property
+    def lead(self) -> str:
+        """The network that the figures are about."""
+        return self.architectures[0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return asdict(self)
+
+
+#: Main l2 radius, other l2 radius and l-inf radius. At the main radius UPI-Grad leaves at least nine
+#: of ten predictions of the lead network alone.
+RADII = {
+    "mnist": ("2.0", "1.0", "0.1"),
+    "cifar10": ("1.0", "0.5", "8/255"),
+    "tiny-imagenet": ("1.0", "0.5", "4/255"),
+}
+DATASETS = tuple(RADII)
+_OTHER = {"cifar10": "tiny-imagenet"}
+
+_SMALL = Work(n_fit=500, n_select=100, n_test=300, batch=32, steps=150, per_image_steps=30, pca_draws=4)
+_SMALL_IG = Work(n_fit=200, n_select=60, n_test=120, batch=16, steps=60, per_image_steps=15, pca_draws=1)
+_FULL = Work(n_fit=1000, n_select=250, n_test=2000, batch=64, steps=400, per_image_steps=60, pca_draws=8)
+
+
+def settings(dataset: str, scale: str = "small", preset: str = "protocol", *, seed: int = 0) -> Settings:
+    """What ``upi reproduce`` does.
+
+    Raises:
+        ConfigError: A name is unknown.
+    """
+    for kind, name, known in (
+        ("dataset", dataset, DATASETS),
+        ("scale", scale, SCALES),
+        ("preset", preset, PRESETS),
+    ):
+        if name not in known:
+            raise unknown_name(kind, name, known)
+    main, lower, cube = RADII[dataset]
+    work, integrated = (_SMALL, _SMALL_IG) if scale == "small" else (_FULL, _FULL)
+    lighter = replace(work, steps=work.steps // 2) if scale == "small" else work
+    cells = (
+        Cell("gradient", "l2", main, work),
+        Cell("gradient", "l2", lower, lighter),
+        Cell("gradient", "linf", cube, lighter),
+        Cell("integrated_gradients", "l2", main, integrated),
+        Cell("integrated_gradients", "linf", cube, integrated),
+    )
+    found = Settings(dataset, scale, preset, seed, cells, other=_OTHER.get(dataset))
+    if scale == "full":
+        found = replace(
+            found, n_curve=1000, n_transfer=2000, fit_counts=(8, 32, 125, 500, 1000), theory_images=64
+        )
+    return found

@@ -1,0 +1,137 @@
+"""Table 2: transfer between networks, between maps and between datasets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from upi.classifier import Classifier
+from upi.evaluation import Evaluation, matrix, transfer_maps, transfer_models
+from upi.perturbation import Perturbation
+from upi.reproduce.lab import Lab, need
+from upi.reproduce.settings import Cell
+from upi.reproduce.stages import Outcome
+from upi.study import UNIVERSAL, fit
+from upi.types import Progress
+from upi.zoo.classifiers import trained_or_cached
+from upi.zoo.datasets import Dataset, load, split
+from upi.zoo.recipes import plan
+
+
+def _sources(lab: Lab, cell: Cell) -> dict[str, Perturbation]:
+    """UPI-Grad's and UPI-PCA's perturbation of every network that has them."""
+    found = {}
+    for method in UNIVERSAL:
+        for arch in lab.ready():
+            path = lab.folder / "perturbations" / f"{lab.stem(arch, cell, method)}.safetensors"
+            if path.exists():
+                found[f"{method}/{arch}"] = Perturbation.load(path)
+    return found
+
+
+def _inputs(lab: Lab, table1: list[Outcome], **more: Any) -> dict[str, Any]:
+    done = [(o.name, (o.result or {}).get("files"), o.seconds) for o in table1]
+    return {"table1": done, "settings": lab.settings.to_dict(), "data": lab.origin, **more}
+
+
+def between_models(lab: Lab, table1: list[Outcome]) -> Outcome:
+    """Every network's perturbations on every network."""
+
+    def make(progress: Progress) -> dict[str, Any]:
+        tables = transfer_models(
+            {arch: lab.model(arch) for arch in lab.ready()},
+            _sources(lab, lab.settings.main),
+            lab.test(lab.settings.n_transfer),
+            preset=lab.settings.preset,
+            seed=lab.settings.seed,
+            progress=progress,
+        )
+        return matrix(tables)
+
+    return lab.stages.run("transfer/networks", _inputs(lab, table1), make)
+
+
+def between_maps(lab: Lab, table1: list[Outcome]) -> Outcome:
+    """The lead network's perturbations, fitted on each kind of map, on every kind of map."""
+    ig = next(
+        cell
+        for cell in lab.settings.cells
+        if cell.saliency == "integrated_gradients" and cell.norm == lab.settings.main.norm
+    )
+
+    def make(progress: Progress) -> dict[str, Any]:
+        lead = lab.settings.lead
+        rows = {
+            f"{method} on {cell.saliency}": lab.perturbation(lead, cell, method)
+            for cell in (lab.settings.main, ig)
+            for method in UNIVERSAL
+        }
+        tables = transfer_maps(
+            lab.model(lead),
+            {name: name for name in lab.settings.maps},
+            rows,
+            lab.test(lab.settings.n_transfer),
+            preset=lab.settings.preset,
+            seed=lab.settings.seed,
+            progress=progress,
+        )
+        return matrix(tables)
+
+    return lab.stages.run("transfer/maps", _inputs(lab, table1), make)
+
+
+def _other_parts(lab: Lab, name: str) -> dict[str, Dataset]:
+    """The other dataset at this one's image size, split as this one is."""
+    size = lab.test_split.images.shape[-1]
+    train = load(name, folder=lab.data_dir).resized(size)
+    sizes = {"fit": lab.settings.n_fit, "select": lab.settings.n_select}
+    parts = split(train, {**sizes, "train": len(train) - sum(sizes.values())}, seed=0)
+    test = load(name, split="test", folder=lab.data_dir).resized(size)
+    return {**parts, "test": test}
+
+
+def between_datasets(lab: Lab, table1: list[Outcome]) -> Outcome:
+    """The lead network's perturbations of two datasets, each on both."""
+    other = lab.settings.other
+    assert other is not None
+
+    def make(progress: Progress) -> dict[str, Any]:
+        here, lead, cell = lab.settings.dataset, lab.settings.lead, lab.settings.main
+        parts = _other_parts(lab, other)
+        chosen = plan(other, lead, lab.settings.scale, seed=lab.settings.seed)
+        trained, _ = trained_or_cached(
+            lead,
+            parts["train"],
+            parts["test"],
+            chosen.recipe,
+            width=chosen.width,
+            device=lab.device,
+            progress=progress,
+        )
+        model = Classifier(trained.net.to(lab.device))
+        spec, work = cell.spec(lab.settings.preset, lab.settings.seed), cell.work
+        splits = lab.splits(work)
+        theirs = type(splits)(
+            parts["fit"].first(work.n_fit).batches(work.batch),
+            parts["select"].first(work.n_select).batches(100),
+            split(parts["test"], {"test": lab.settings.n_transfer}, seed=0)["test"].batches(100),
+        )
+        found = {
+            f"{method}--{other}": fit(method, model, spec, theirs, seed=spec.seed, progress=progress)
+            for method in UNIVERSAL
+        }
+        rows = {f"{method} of {here}": lab.perturbation(lead, cell, method) for method in UNIVERSAL}
+        rows |= {f"{method} of {other}": found[f"{method}--{other}"] for method in UNIVERSAL}
+        here_images, there_images = lab.test(lab.settings.n_transfer), theirs.test
+        tables: dict[str, Evaluation] = {}
+        for name, target, images in ((here, lab.model(lead), here_images), (other, model, there_images)):
+            tables |= transfer_models(
+                {name: target}, rows, images, preset=lab.settings.preset, seed=lab.settings.seed
+            )
+        about = {"other": parts["test"].name, "other_accuracy": trained.about["test_accuracy"]}
+        return {**matrix(tables), **about, "files": lab.keep(found)}
+
+    def checked(progress: Progress) -> dict[str, Any]:
+        need(lab.trained[lab.settings.lead])
+        return make(progress)
+
+    return lab.stages.run("transfer/datasets", _inputs(lab, table1), checked)
