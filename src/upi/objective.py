@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -44,6 +44,29 @@ def _margin(logits: Tensor, target: Tensor) -> Tensor:
     return own - logits.scatter(1, target[:, None], -torch.inf).amax(1)
 
 
+class _Shared:
+    """A classifier that runs once on the images it was last given: map and price share a pass.
+
+    Whether the images are the same is a matter of identity, so a map that looks at other
+    images (integrated gradients) simply runs the network on them.
+    """
+
+    def __init__(self, model: Classifier) -> None:
+        self.model = model
+        self.last: tuple[Tensor, Tensor] | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self.last is not None and self.last[0] is x:
+            return self.last[1]
+        logits = self.model(x)
+        if x.requires_grad and torch.is_grad_enabled():
+            self.last = (x, logits)
+        return logits
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
+
+
 @dataclass(frozen=True)
 class MapChange:
     """D(I(x), I(x')) minus a price for moving towards another prediction.
@@ -69,8 +92,9 @@ class MapChange:
 
     def values(self, model: Classifier, batch: Batch, perturbed: Tensor) -> Tensor:
         """Values (N,) at ``perturbed`` (N, C, H, W)."""
-        value = self._change(batch, check_maps(self.saliency(model, perturbed, batch.target), perturbed))
-        return value - self._price(model, batch, perturbed) if self.prediction_price else value
+        network = _Shared(model) if self.prediction_price else model
+        value = self._change(batch, check_maps(self.saliency(network, perturbed, batch.target), perturbed))
+        return value - self._price(network, batch, perturbed) if self.prediction_price else value
 
     def change(self, model: Classifier, batch: Batch, perturbed: Tensor) -> Tensor:
         """D(I(x), I(x')) (N,) without a graph and without the price."""
@@ -91,7 +115,7 @@ class MapChange:
             raise ModelError(f"a dissimilarity must return (N,) with N = {len(batch)}, got {got}")
         return value
 
-    def _price(self, model: Classifier, batch: Batch, perturbed: Tensor) -> Tensor:
+    def _price(self, model: Classifier | _Shared, batch: Batch, perturbed: Tensor) -> Tensor:
         with torch.no_grad():
             clean = _margin(model(batch.x), batch.target).clamp_min(0)
             scale = clean.mean().clamp_min(torch.finfo(clean.dtype).tiny)

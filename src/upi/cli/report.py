@@ -10,12 +10,17 @@ import typer
 from upi.cli.console import console
 from upi.cli.exits import exit_codes
 from upi.report import build_report
+from upi.report.reproduction import RESULTS, build_reproduction
 from upi.runs import RunFolder
 
 
 @exit_codes
 def report_command(
-    run: Annotated[Path, typer.Argument(help="Run folder of 'upi demo' or 'upi evaluate'.")],
+    run: Annotated[
+        Path, typer.Argument(help="Run folder of 'upi demo', 'evaluate', 'transfer' or 'reproduce'.")
+    ],
 ) -> None:
     """Draw the figures and the HTML page of a run again, from its files alone."""
-    console.print(f"Report: [bold]{build_report(RunFolder(run), shown_as=run)}[/]")
+    whole = (run / RESULTS).exists()
+    page = build_reproduction(run) if whole else build_report(RunFolder(run), shown_as=run)
+    console.print(f"Report: [bold]{page}[/]")

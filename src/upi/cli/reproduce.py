@@ -13,7 +13,7 @@ from upi.cli.console import console, stages
 from upi.cli.exits import exit_codes
 from upi.cli.options import DataDir, Device, Seed
 from upi.errors import RunFolderError
-from upi.report.reproduction import build_reproduction
+from upi.report.reproduction import RESULTS, build_reproduction
 from upi.reproduce import DATASETS, Lab, Stages, run, settings
 from upi.runs import CONFIG, parse_json
 from upi.storage import write_atomic
@@ -86,7 +86,7 @@ def reproduce_command(
         lab = Lab(chosen, Stages(out, stage), device_of(device), data_dir)
         results = {"command": record["argv"], **run(lab)}
         stage("write tables and figures")
-        write_atomic(out / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
+        write_atomic(out / RESULTS, json.dumps(results, indent=1, allow_nan=False) + "\n")
         page = build_reproduction(out, publish=publish)
     for failure in results["failures"]:
         console.print(f"[red]failed[/] {failure['stage']}: ", end="")

@@ -86,7 +86,7 @@ def train_command(
     options = DataOptions(
         data=data,
         data_dir=data_dir,
-        n_train=n_train if n_train is not None else chosen.n_train,
+        n_train=n_train,
         n_fit=n_fit,
         n_select=n_select,
         n_test=n_test if n_test is not None or named else 1000,
@@ -98,11 +98,14 @@ def train_command(
         with stages() as stage:
             stage("load images")
             parts = options.load()
+            images = parts["train"]
+            if n_train is None and chosen.n_train is not None:
+                images = images.first(chosen.n_train)
             multiplier = width if width is not None else chosen.width
-            key = cache_key(arch, multiplier, recipe, parts["train"], parts["test"])
+            key = cache_key(arch, multiplier, recipe, images, parts["test"])
             trained = train_new(
                 arch,
-                parts["train"],
+                images,
                 parts["test"],
                 recipe,
                 width=multiplier,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -14,6 +15,32 @@ from upi.types import Dissimilarity, Loader, Perturber, Progress, SaliencyMap
 
 #: What every column of a transfer matrix has beside the perturbations.
 NOISE = ("random",)
+
+
+@dataclass(frozen=True)
+class _Options:
+    dissimilarity: str | Dissimilarity
+    preset: str
+    draws: int
+    seed: int
+
+
+def _tables(
+    cases: Mapping[str, tuple[Classifier | nn.Module, str | SaliencyMap]],
+    perturbations: Mapping[str, Perturber],
+    loader: Loader,
+    options: _Options,
+    progress: Progress | None,
+) -> dict[str, Evaluation]:
+    """One table per network and map."""
+    tables = {}
+    for number, (name, (model, saliency)) in enumerate(cases.items()):
+        tables[name] = evaluate(
+            model, perturbations, loader, saliency=saliency, controls=NOISE, **vars(options)
+        )
+        if progress is not None:
+            progress(number + 1, len(cases))
+    return tables
 
 
 def transfer_models(
@@ -41,22 +68,9 @@ def transfer_models(
     Returns:
         One table per target network, with a row per perturbation and the row ``random``.
     """
-    tables = {}
-    for number, (name, model) in enumerate(models.items()):
-        tables[name] = evaluate(
-            model,
-            perturbations,
-            loader,
-            saliency=saliency,
-            dissimilarity=dissimilarity,
-            preset=preset,
-            controls=NOISE,
-            draws=draws,
-            seed=seed,
-        )
-        if progress is not None:
-            progress(number + 1, len(models))
-    return tables
+    options = _Options(dissimilarity, preset, draws, seed)
+    cases = {name: (model, saliency) for name, model in models.items()}
+    return _tables(cases, perturbations, loader, options, progress)
 
 
 def transfer_maps(
@@ -75,22 +89,9 @@ def transfer_maps(
 
     Args: as for ``transfer_models``, with maps by name in place of networks.
     """
-    tables = {}
-    for number, (name, saliency) in enumerate(saliencies.items()):
-        tables[name] = evaluate(
-            model,
-            perturbations,
-            loader,
-            saliency=saliency,
-            dissimilarity=dissimilarity,
-            preset=preset,
-            controls=NOISE,
-            draws=draws,
-            seed=seed,
-        )
-        if progress is not None:
-            progress(number + 1, len(saliencies))
-    return tables
+    options = _Options(dissimilarity, preset, draws, seed)
+    cases = {name: (model, saliency) for name, saliency in saliencies.items()}
+    return _tables(cases, perturbations, loader, options, progress)
 
 
 def matrix(tables: Mapping[str, Evaluation]) -> dict[str, Any]:

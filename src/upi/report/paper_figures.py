@@ -23,12 +23,13 @@ def before_after(items: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> 
     """
     blocks = list(dict.fromkeys(item["rule"] for item in items))
     rows = list(dict.fromkeys(item["row"] for item in items))
-    figure, grid = plt.subplots(
-        2 * len(blocks), 1 + len(rows), figsize=(1.55 * (1 + len(rows)), 3.5 * len(blocks)), squeeze=False
-    )
+    figure = plt.figure(figsize=(1.6 * (1 + len(rows)), 3.9 * len(blocks)))
+    outer = figure.add_gridspec(len(blocks), 1, hspace=0.16)
     for number, block in enumerate(blocks):
         mine = [item for item in items if item["rule"] == block]
-        above, below = grid[2 * number], grid[2 * number + 1]
+        above, below = (
+            outer[number].subgridspec(2, 1 + len(rows), wspace=0.06, hspace=0.2).subplots(squeeze=False)
+        )
         maps = [mine[0]["clean_map"], *(item["perturbed_map"] for item in mine)]
         top = float(np.quantile(np.stack(maps), 0.998))
         shown = [mine[0]["x"], *(item["perturbed"] for item in mine)]
@@ -45,7 +46,6 @@ def before_after(items: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> 
         above[0].set_xlabel(f"label {class_name(classes, mine[0]['label'])}", fontsize=7.5)
         for axes, item in zip(below[1:], mine, strict=True):
             axes.set_xlabel(f"change {item['value']:.2f}", fontsize=7.5)
-    figure.subplots_adjust(wspace=0.06, hspace=0.2)
     return figure
 
 
@@ -61,13 +61,13 @@ def patterns(items: Mapping[str, Mapping[str, Tensor]], titles: Mapping[str, str
     figure, grid = plt.subplots(
         len(items), len(columns), figsize=(1.9 * len(columns), 2.05 * len(items)), squeeze=False
     )
+    for axes, arch in zip(grid[0], columns, strict=True):
+        axes.set_title(titles.get(arch, arch), fontsize=9)
     for line, (method, row) in zip(grid, items.items(), strict=True):
         for axes, arch in zip(line, columns, strict=True):
             bare(axes)
             if arch in row:
                 axes.imshow(_visible(row[arch]), cmap="gray", vmin=0, vmax=1)
-            if line is grid[0]:
-                axes.set_title(titles.get(arch, arch), fontsize=9)
         line[0].set_ylabel(name(method), fontsize=9)
     figure.subplots_adjust(wspace=0.05, hspace=0.05)
     return figure
@@ -86,7 +86,7 @@ def correlation(found: Mapping[str, Any], titles: Mapping[str, str]) -> Figure:
         (grid[1], "peak", "peak_band", "best shift (absolute)"),
     ):
         values, limit = np.asarray(found[key]), np.asarray(found[band])
-        inside = np.abs(values) <= limit
+        inside = (np.abs(values) <= limit) & ~np.eye(len(values), dtype=bool)
         scale = TwoSlopeNorm(0, -1, 1)
         drawn = axes.imshow(np.where(inside, np.nan, values), cmap="RdBu_r", norm=scale)
         axes.set_facecolor("#e5e7eb")
@@ -164,8 +164,7 @@ def bounds(found: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> Fig
         axes.set_yscale("log")
         axes.set_yticks([0.5, 1, 2, 4], ["0.5", "1", "2", "4"])
         axes.minorticks_off()
-        pooling = ", max-pooling" if problem["max_pooling"] else ""
-        axes.set_title(f"{problem_title(problem, titles)}{pooling}: {problem['images']} images", fontsize=9.5)
+        axes.set_title(f"{problem_title(problem, titles)}: {problem['images']} images", fontsize=9.5)
         axes.set(xlabel="curvature / price, τ/λ", ylabel="gain / first-order gain", xlim=(0, 0.85))
         axes.legend(fontsize=8, loc="upper left")
     figure.tight_layout()

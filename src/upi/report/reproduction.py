@@ -21,6 +21,9 @@ from upi.report.words import MAPS, NORMS, radius
 from upi.runs import RunFolder, parse_json
 from upi.storage import write_atomic
 
+#: File of a reproduction's results.
+RESULTS = "results.json"
+
 
 def _good(results: Mapping[str, Any], key: str) -> Mapping[str, Any] | None:
     """A stage's results, or None where it failed or was not asked for."""
@@ -101,13 +104,13 @@ def build_reproduction(path: Path, *, publish: Path | None = None) -> Path:
         RunFolderError: Results are missing or damaged.
     """
     folder = RunFolder(path)
-    results = parse_json(path / "results.json")
+    results = parse_json(path / RESULTS)
     try:
         with look():
             drawn = _drawn(folder, results)
         titles = titles_of(results)
         trained = sum(c["training_seconds"] for c in results["classifiers"] if c["error"] is None)
-        maps = {key: key.replace("_", " ") for key in MAPS}
+        maps = {key: title.removesuffix(" map") for key, title in MAPS.items()}
         content = {
             "results": results,
             "drawn": drawn,

@@ -19,6 +19,7 @@ from upi.study import Splits
 from upi.types import Progress
 from upi.zoo.classifiers import Trained, load_trained, trained_or_cached
 from upi.zoo.datasets import Dataset, load, split
+from upi.zoo.folding import folded
 from upi.zoo.nets import TITLES
 from upi.zoo.recipes import Plan, plan
 
@@ -113,7 +114,7 @@ class Lab:
             found, cached = self._trained(arch, chosen, progress)
             file = f"classifiers/{arch}.safetensors"
             found.save(self.folder / file)
-            fingerprint = Classifier(found.net).fingerprint()
+            fingerprint = Classifier(folded(found.net)).fingerprint()
             about = {**found.about, "training_seconds": found.about["seconds"]}
             del about["seconds"]
             return {
@@ -141,14 +142,15 @@ class Lab:
         )
 
     def model(self, arch: str) -> Classifier:
-        """A trained network on the device.
+        """A trained network on the device, batch norm folded into its convolutions.
 
         Raises:
             StageError: Its training failed.
         """
         if arch not in self._models:
             file = need(self.trained[arch])["files"][0]
-            self._models[arch] = Classifier(load_trained(self.folder / file).net.to(self.device))
+            net = folded(load_trained(self.folder / file).net)
+            self._models[arch] = Classifier(net.to(self.device))
         return self._models[arch]
 
     def ready(self) -> list[str]:

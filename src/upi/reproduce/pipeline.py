@@ -57,7 +57,7 @@ def run(lab: Lab) -> dict[str, Any]:
     table1: list[Outcome] = []
     for arch in settings.architectures:
         lab.train(arch)
-        table1 += [measure(lab, arch, cell) for cell in settings.cells]
+        table1 += [measure(lab, arch, cell) for cell in settings.cells_of(arch)]
     comparisons: dict[str, Callable[[Lab, list[Outcome]], Outcome]] = {
         "transfer_networks": transfers.between_models,
         "transfer_maps": transfers.between_maps,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from upi.attacks.base import PRESETS
@@ -70,6 +70,8 @@ class Settings:
     Attributes:
         dataset, scale, preset, seed: As given by the user.
         cells: Table 1; the first is the main one, which every other table and figure is about.
+        rest: The cells that networks other than the lead get: the main one among them.
+        brief: Networks that get the main cell only, because they are slow.
         architectures: Networks; the first leads.
         n_fit, n_select: Images set aside from the training split.
         maps: Maps that transfer is measured between.
@@ -85,6 +87,7 @@ class Settings:
     preset: str
     seed: int
     cells: tuple[Cell, ...]
+    rest: tuple[Cell, ...]
     architectures: tuple[str, ...] = ARCHITECTURES
     n_fit: int = 1000
     n_select: int = 250
@@ -92,16 +95,22 @@ class Settings:
     radii: tuple[float, ...] = (0.25, 0.5, 1.0, 1.5, 2.0)
     n_curve: int = 100
     n_transfer: int = 200
-    fit_counts: tuple[int, ...] = (8, 32, 125, 500)
+    fit_counts: tuple[int, ...] = (8, 32, 128, 512)
     power_steps: tuple[int, ...] = (4, 8, 16, 32, 64, 128, 256)
-    theory_images: int = 16
+    theory_images: int = 8
     other: str | None = None
-    notes: tuple[str, ...] = field(default=())
+    brief: tuple[str, ...] = ()
 
     @property
     def main(self) -> Cell:
         """The cell that the figures are about."""
         return self.cells[0]
+
+    def cells_of(self, arch: str) -> tuple[Cell, ...]:
+        """The cells of Table 1 for a network."""
+        if arch == self.lead:
+            return self.cells
+        return self.cells[:1] if arch in self.brief else self.rest
 
     @property
     def lead(self) -> str:
@@ -113,7 +122,7 @@ class Settings:
         return asdict(self)
 
 
-#: Main l2 radius, other l2 radius and l-inf radius. At the main radius UPI-Grad leaves at least nine
+#: Main l2 radius, other l2 radius and l-inf radius; at the other one UPI-Grad leaves more than nine
 #: of ten predictions of the lead network alone.
 RADII = {
     "mnist": ("2.0", "1.0", "0.1"),
@@ -123,9 +132,25 @@ RADII = {
 DATASETS = tuple(RADII)
 _OTHER = {"cifar10": "tiny-imagenet"}
 
-_SMALL = Work(n_fit=500, n_select=100, n_test=300, batch=32, steps=150, per_image_steps=30, pca_draws=4)
-_SMALL_IG = Work(n_fit=200, n_select=60, n_test=120, batch=16, steps=60, per_image_steps=15, pca_draws=1)
+_SMALL = Work(n_fit=400, n_select=100, n_test=250, batch=32, steps=120, per_image_steps=25, pca_draws=4)
+_SMALL_GRID = Work(n_fit=400, n_select=60, n_test=200, batch=32, steps=60, per_image_steps=20, pca_draws=2)
+_SMALL_IG = Work(n_fit=128, n_select=40, n_test=100, batch=16, steps=40, per_image_steps=12, pca_draws=1)
 _FULL = Work(n_fit=1000, n_select=250, n_test=2000, batch=64, steps=400, per_image_steps=60, pca_draws=8)
+
+
+#: Datasets whose images are so large that each cell gets less work.
+_THIN: dict[str, tuple[str, ...]] = {"small": ("tiny-imagenet",), "full": ()}
+
+
+def _thinned(work: Work) -> Work:
+    """About half of the work."""
+    return replace(
+        work,
+        n_test=round(0.6 * work.n_test),
+        steps=round(0.6 * work.steps),
+        per_image_steps=round(0.7 * work.per_image_steps),
+        pca_draws=max(1, work.pca_draws // 2),
+    )
 
 
 def settings(dataset: str, scale: str = "small", preset: str = "protocol", *, seed: int = 0) -> Settings:
@@ -142,8 +167,8 @@ def settings(dataset: str, scale: str = "small", preset: str = "protocol", *, se
         if name not in known:
             raise unknown_name(kind, name, known)
     main, lower, cube = RADII[dataset]
-    work, integrated = (_SMALL, _SMALL_IG) if scale == "small" else (_FULL, _FULL)
-    lighter = replace(work, steps=work.steps // 2) if scale == "small" else work
+    works = (_SMALL, _SMALL_GRID, _SMALL_IG) if scale == "small" else (_FULL,) * 3
+    work, lighter, integrated = (_thinned(w) for w in works) if dataset in _THIN[scale] else works
     cells = (
         Cell("gradient", "l2", main, work),
         Cell("gradient", "l2", lower, lighter),
@@ -151,7 +176,19 @@ def settings(dataset: str, scale: str = "small", preset: str = "protocol", *, se
         Cell("integrated_gradients", "l2", main, integrated),
         Cell("integrated_gradients", "linf", cube, integrated),
     )
-    found = Settings(dataset, scale, preset, seed, cells, other=_OTHER.get(dataset))
+    rest: tuple[Cell, ...] = cells
+    if scale == "small":
+        rest = (cells[0], cells[2], cells[3]) if dataset == "mnist" else (cells[0], cells[3])
+    found = Settings(
+        dataset,
+        scale,
+        preset,
+        seed,
+        cells,
+        rest,
+        other=_OTHER.get(dataset),
+        brief=() if scale == "full" or dataset == "mnist" else ("mobilenet_v2",),
+    )
     if scale == "full":
         found = replace(
             found, n_curve=1000, n_transfer=2000, fit_counts=(8, 32, 125, 500, 1000), theory_images=64

@@ -50,12 +50,12 @@ _BASE = {
 #: (width, epochs) at scale small.
 _SMALL = {
     "mnist": {"vgg16": (0.25, 3), "resnet18": (0.25, 3), "mobilenet_v2": (0.25, 2), "vit": (0.34, 3)},
-    "cifar10": {"vgg16": (0.25, 20), "resnet18": (0.25, 18), "mobilenet_v2": (0.25, 5), "vit": (0.34, 5)},
+    "cifar10": {"vgg16": (0.25, 20), "resnet18": (0.25, 18), "mobilenet_v2": (0.25, 3), "vit": (0.34, 4)},
     "tiny-imagenet": {
         "vgg16": (0.25, 18),
         "resnet18": (0.5, 16),
-        "mobilenet_v2": (0.25, 6),
-        "vit": (0.34, 6),
+        "mobilenet_v2": (0.25, 4),
+        "vit": (0.34, 5),
     },
 }
 _SMALL_TRAIN = {"mnist": 20_000, "cifar10": None, "tiny-imagenet": None}
