@@ -130,3 +130,36 @@ def test_means_count_samples_not_batches() -> None:
     assert float(mean_over(parts, lambda part: part)) == pytest.approx(4.0)
     with pytest.raises(ValueError, match="no samples"):
         mean_over([], lambda part: part)
+
+
+def test_the_price_is_finite_where_the_surrogate_disagrees_on_every_image(relu_net: nn.Module) -> None:
+    """A single image whose surrogate margin is negative: there is no mean margin to divide by."""
+    model, x = upi.Classifier(relu_net), images(1)
+    wrong = (model.predict(x) + 1) % 4
+    objective = MapChange(upi.saliency.Gradient(), upi.dissimilarity.relative_l2, prediction_price=0.5)
+    with model.frozen(), model.smoothed(20.0):
+        batch = Batch(x, wrong, objective.clean(model, x, wrong), 0)
+        found = gradients(model, objective, batch, x + 0.01, where="test")
+    assert bool(torch.isfinite(found.gradient).all())
+    assert abs(float(found.values[0])) < 10
+
+
+def test_map_and_price_share_one_pass(relu_net: nn.Module) -> None:
+    """The same value as with two passes, and one pass fewer."""
+    model, x, calls = upi.Classifier(relu_net), images(4), []
+    relu_net.register_forward_hook(lambda *_: calls.append(1))
+    target = model.predict(x)
+    free = MapChange(upi.saliency.Gradient(), upi.dissimilarity.relative_l2)
+    paid = MapChange(upi.saliency.Gradient(), upi.dissimilarity.relative_l2, prediction_price=0.5)
+    with model.frozen(), model.smoothed(20.0):
+        batch = Batch(x, target, free.clean(model, x, target), 0)
+        shift = 0.2 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+        plain = gradients(model, free, batch, x + shift, where="test")
+        calls.clear()
+        both = gradients(model, paid, batch, x + shift, where="test")
+        assert len(calls) == 2  # the clean margins, and one pass for map and price
+        point = (x + shift).requires_grad_()
+        price = paid._price(model, batch, point)
+        (slope,) = torch.autograd.grad(price.sum(), point)
+    torch.testing.assert_close(both.values, (plain.values - price).detach())
+    torch.testing.assert_close(both.gradient, plain.gradient - slope, rtol=1e-4, atol=1e-6)

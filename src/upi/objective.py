@@ -117,8 +117,10 @@ class MapChange:
 
     def _price(self, model: Classifier | _Shared, batch: Batch, perturbed: Tensor) -> Tensor:
         with torch.no_grad():
-            clean = _margin(model(batch.x), batch.target).clamp_min(0)
-            scale = clean.mean().clamp_min(torch.finfo(clean.dtype).tiny)
+            margin = _margin(model(batch.x), batch.target)
+            clean = margin.clamp_min(0)
+            scale = clean.mean()  # zero where the surrogate classifies every image otherwise
+            scale = torch.where(scale > 0, scale, margin.abs().mean().clamp_min(1e-6))
         lost = torch.minimum(clean, scale / 2) - _margin(model(perturbed), batch.target)
         return self.prediction_price * F.relu(lost) / scale
 

@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 from tests.zoo.test_sources import write_parquet
 from upi.cli.app import app
+from upi.errors import RunFolderError
 from upi.reproduce.settings import Settings, Work
 from upi.zoo.recipes import Plan
 from upi.zoo.training import Recipe
@@ -148,6 +149,16 @@ def test_a_failing_network_does_not_lose_the_others(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(lab, "trained_or_cached", real)
     assert run("--out", str(out), "--resume", *NETS).exit_code == 0
     assert results(out)["failures"] == []
+
+
+def test_a_run_of_every_network_can_be_resumed(tmp_path: Path) -> None:
+    """The option that was not given is written as an empty list, and read as nothing."""
+    options: tuple[object, ...] = ([], None)
+    for written in options:
+        (tmp_path / "config.json").write_text(json.dumps({"options": {"seed": 0, "arch": written}}))
+        command._check(tmp_path, True, {"seed": 0, "arch": None})
+        with pytest.raises(RunFolderError, match=r"other options \(arch\)"):
+            command._check(tmp_path, True, {"seed": 0, "arch": ["vgg16"]})
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,9 @@ def test_reductions_and_normalisations() -> None:
 def test_custom_callables_pass_through_and_unknown_names_list_the_known_ones() -> None:
     custom = Gradient(score="softmax")
     assert upi.saliency.resolve(custom) is custom
-    with pytest.raises(ConfigError, match=r"unknown saliency map 'lime'; known: gradient, input_x_gradient"):
+    with pytest.raises(
+        ConfigError, match=r"unknown saliency map 'lime'; known: grad_cam, gradient, input_x_gradient"
+    ):
         upi.saliency.resolve("lime")
 
 

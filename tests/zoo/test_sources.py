@@ -80,8 +80,10 @@ def test_a_validation_split_serves_as_test(tmp_path: Path) -> None:
 
 
 def test_a_missing_dataset_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    def no_network(**options: object) -> None:
+        raise ConnectionError("no route to the hub")
+
+    monkeypatch.setattr("datasets.load_dataset", no_network)
     with pytest.raises(DataError, match=r"cifar10/train\*\.parquet.*--data-dir or UPI_DATA"):
         load("cifar10", folder=tmp_path)
 

@@ -35,7 +35,7 @@ def _check(out: Path, resume: bool, asked: dict[str, object]) -> None:
     if not resume:
         raise RunFolderError(f"{out} exists already; use --resume to go on with it, or another --out")
     before = parse_json(out / CONFIG).get("options", {})
-    differing = [key for key, value in asked.items() if before.get(key) != value]
+    differing = [key for key, value in asked.items() if (before.get(key) or None) != (value or None)]
     if differing:
         raise RunFolderError(
             f"{out} holds a run with other options ({', '.join(differing)}); choose another --out"

@@ -64,7 +64,7 @@ def train_command(
     n_select: NSelect = 250,
     n_test: Annotated[
         int | None,
-        typer.Option("--n-test", min=1, help="Test images. Default: 1000; all of named datasets."),
+        typer.Option("--n-test", help="Test images. Default: 1000; all of named datasets."),
     ] = None,
     split_seed: SplitSeed = 0,
     device: Device = "auto",
@@ -92,8 +92,8 @@ def train_command(
         n_test=n_test if n_test is not None or named else 1000,
         split_seed=split_seed,
     )
-    if n_train == 0:
-        raise ConfigError("training needs at least one image in --n-train")
+    if 0 in (n_train, n_test):
+        raise ConfigError("training needs at least one image in --n-train and in --n-test")
     with new_run(out, force=force) as folder:
         with stages() as stage:
             stage("load images")

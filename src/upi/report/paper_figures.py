@@ -124,22 +124,30 @@ def fitting_images(points: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def spectrum_and_power(found: Mapping[str, Any]) -> Figure:
-    """Leading singular values of G, and how far the stochastic power method is from the first."""
+    """Leading singular values of G, and how close the stochastic power method comes to the first.
+
+    Where the leading values are nearly equal, a vector may capture as much as the first one
+    and point elsewhere: both are drawn.
+    """
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.2, 3.2))
     values = np.asarray(found["values"])
     left.plot(np.arange(1, len(values) + 1), values / values[0], "o-", ms=4, color=colour("upi-pca"))
     left.set(xlabel="component", ylabel="singular value / first", ylim=(0, 1.05))
     steps = sorted({p["steps"] for p in found["power"]})
     passes = [step / found["batches"] for step in steps]
-    cosines = [[p["cosine"] for p in found["power"] if p["steps"] == step] for step in steps]
-    middle = [float(np.mean(c)) for c in cosines]
-    right.plot(passes, middle, "o-", ms=4, color=colour("upi-pca"), label="stochastic power method")
-    right.fill_between(passes, [min(c) for c in cosines], [max(c) for c in cosines], alpha=0.15,
-                       color=colour("upi-pca"), lw=0)  # fmt: skip
+    for key, style, label in (("rayleigh", "s--", "‖Gv‖² / σ₁²"), ("cosine", "o-", "|cos|")):
+        groups = [[p[key] for p in found["power"] if p["steps"] == step] for step in steps]
+        drawn = colour("upi-pca") if key == "cosine" else colour("per-image")
+        right.plot(
+            passes, [float(np.mean(g)) for g in groups], style, ms=4, color=drawn, label=f"power, {label}"
+        )
+        right.fill_between(
+            passes, [min(g) for g in groups], [max(g) for g in groups], alpha=0.15, color=drawn, lw=0
+        )
     once = found["sketch"]
-    right.plot([1], [once["cosine"]], "D", color="#7c3aed", label=f"sketch of rank {once['rank']}, one pass")
+    right.plot([1], [once["cosine"]], "D", color="#7c3aed", label=f"sketch of rank {once['rank']}, |cos|")
     right.set_xscale("log")
-    right.set(xlabel="passes over the rows of G", ylabel="|cos| to the exact vector", ylim=(0, 1.05))
+    right.set(xlabel="passes over the rows of G", ylabel="against the exact vector", ylim=(0, 1.05))
     right.legend(fontsize=8, loc="lower right")
     figure.tight_layout()
     return figure

@@ -97,9 +97,7 @@ class Lab:
     def splits(self, work: Work) -> Splits:
         """Batches for one cell of Table 1."""
         fit, select = self.train_data["fit"].first(work.n_fit), self.train_data["select"].first(work.n_select)
-        return Splits(
-            fit.batches(work.batch), select.batches(100), self.test(work.n_test), {"origin": self.origin}
-        )
+        return Splits(fit.batches(work.batch), select.batches(100), self.test(work.n_test), self.origin)
 
     def test(self, count: int) -> Sequence[tuple[torch.Tensor, torch.Tensor]]:
         """The first ``count`` test images in batches."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -78,9 +79,8 @@ def fitting_images(lab: Lab, table1: list[Outcome]) -> Outcome:
         model, spec = lab.model(settings.lead), cell.spec(settings.preset, settings.seed)
         points, done = [], 0
         for count in settings.fit_counts:
-            splits = lab.splits(cell.work)
             few = lab.train_data["fit"].first(count).batches(min(count, cell.work.batch))
-            splits = type(splits)(few, splits.select, splits.test, splits.origin)
+            splits = replace(lab.splits(cell.work), fit=few)
             for method in UNIVERSAL:
                 found = fit(method, model, spec, splits, seed=settings.seed)
                 test = lab.test(settings.n_transfer)
@@ -118,15 +118,13 @@ def spectrum(lab: Lab, table1: list[Outcome]) -> Outcome:
         operator = MatrixRows(matrix, batch_size=cell.work.batch)
         exact = gram(operator, components=1)
         top = exact.vectors[0]
-        points = [
-            {
-                "steps": steps,
-                "seed": seed,
-                "cosine": abs(float(power(operator, steps=steps, seed=seed).vectors[0] @ top)),
-            }
-            for steps in settings.power_steps
-            for seed in range(3)
-        ]
+        points = []
+        for steps in settings.power_steps:
+            for seed in range(3):
+                found = power(operator, steps=steps, seed=seed)
+                cosine = abs(float(found.vectors[0] @ top))
+                rayleigh = float(found.values[0] / exact.values[0])
+                points.append({"steps": steps, "seed": seed, "cosine": cosine, "rayleigh": rayleigh})
         small = sketch(operator, rank=64)
         values = exact.values.clamp_min(0).sqrt()
         return {
@@ -137,7 +135,8 @@ def spectrum(lab: Lab, table1: list[Outcome]) -> Outcome:
             "sketch": {"cosine": abs(float(small.vectors[0] @ top)), "bound": small.cosine_bound, "rank": 64},
         }
 
-    return lab.stages.run("spectrum", _depends(lab, table1), make)
+    inputs = {**_depends(lab, table1), "measured": ["cosine", "rayleigh"]}
+    return lab.stages.run("spectrum", inputs, make)
 
 
 def pictures(lab: Lab, table1: list[Outcome]) -> Outcome:

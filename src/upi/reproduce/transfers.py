@@ -10,10 +10,11 @@ from upi.perturbation import Perturbation
 from upi.reproduce.lab import Lab, need
 from upi.reproduce.settings import Cell
 from upi.reproduce.stages import Outcome
-from upi.study import UNIVERSAL, fit
+from upi.study import UNIVERSAL, Splits, fit
 from upi.types import Progress
 from upi.zoo.classifiers import trained_or_cached
 from upi.zoo.datasets import Dataset, load, split
+from upi.zoo.folding import folded
 from upi.zoo.recipes import plan
 
 
@@ -107,10 +108,9 @@ def between_datasets(lab: Lab, table1: list[Outcome]) -> Outcome:
             device=lab.device,
             progress=progress,
         )
-        model = Classifier(trained.net.to(lab.device))
+        model = Classifier(folded(trained.net).to(lab.device))
         spec, work = cell.spec(lab.settings.preset, lab.settings.seed), cell.work
-        splits = lab.splits(work)
-        theirs = type(splits)(
+        theirs = Splits(
             parts["fit"].first(work.n_fit).batches(work.batch),
             parts["select"].first(work.n_select).batches(100),
             split(parts["test"], {"test": lab.settings.n_transfer}, seed=0)["test"].batches(100),

@@ -54,8 +54,8 @@ _SMALL = {
     "tiny-imagenet": {
         "vgg16": (0.25, 18),
         "resnet18": (0.5, 16),
-        "mobilenet_v2": (0.25, 4),
-        "vit": (0.34, 5),
+        "mobilenet_v2": (0.25, 3),
+        "vit": (0.34, 3),
     },
 }
 _SMALL_TRAIN = {"mnist": 20_000, "cifar10": None, "tiny-imagenet": None}
