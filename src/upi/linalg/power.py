@@ -25,7 +25,7 @@ def _endless_terms(operator: Operator) -> Iterator[Term]:
 
 
 def power(
-    operator: Operator, *, steps: int = 200, step_size: float = 10.0, tolerance: float = 0.05, seed: int = 0
+    operator: Operator, *, steps: int = 200, step_size: float = 1.0, tolerance: float = 0.05, seed: int = 0
 ) -> EigenResult:
     """Approximate the top eigenvector by ``steps`` minibatch updates.
 
@@ -33,6 +33,8 @@ def power(
         operator: Any operator; each update applies one minibatch term.
         steps: Minibatch updates.
         step_size: First step alpha_0 in units of 1 / eigenvalue; alpha_t = alpha_0 / (1 + t / 10).
+            Larger ones jump to the top vector of each minibatch where a few rows are much longer
+            than the others, as in attack gradients of deep networks (docs/paper.md).
         tolerance: The result counts as converged if the relative residual of a full
             application is below it.
         seed: Fixes the start, a random unit vector.

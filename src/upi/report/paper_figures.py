@@ -148,7 +148,7 @@ def spectrum_and_power(found: Mapping[str, Any]) -> Figure:
     right.plot([1], [once["cosine"]], "D", color="#7c3aed", label=f"sketch of rank {once['rank']}, |cos|")
     right.set_xscale("log")
     right.set(xlabel="passes over the rows of G", ylabel="against the exact vector", ylim=(0, 1.05))
-    right.legend(fontsize=8, loc="lower right")
+    right.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, columnspacing=1.0)
     figure.tight_layout()
     return figure
 

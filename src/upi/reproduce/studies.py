@@ -135,7 +135,7 @@ def spectrum(lab: Lab, table1: list[Outcome]) -> Outcome:
             "sketch": {"cosine": abs(float(small.vectors[0] @ top)), "bound": small.cosine_bound, "rank": 64},
         }
 
-    inputs = {**_depends(lab, table1), "measured": ["cosine", "rayleigh"]}
+    inputs = {**_depends(lab, table1), "measured": ["cosine", "rayleigh"], "power": power.__kwdefaults__}
     return lab.stages.run("spectrum", inputs, make)
 
 
