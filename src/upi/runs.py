@@ -13,7 +13,7 @@ import io
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from safetensors.torch import save
 
 from upi.artifact import canonical
 from upi.errors import RunFolderError
-from upi.evaluation import Evaluation, Example
+from upi.evaluation import Evaluation, Example, Flag
 from upi.perturbation import Perturbation
 from upi.storage import write_atomic
 
@@ -140,6 +140,37 @@ class RunFolder:
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a JSON file; NaN is refused, not written."""
         write_atomic(self.path / name, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+    def write_metrics(
+        self,
+        *,
+        dataset: str,
+        model: Mapping[str, Any],
+        tables: Sequence[Mapping[str, Any]],
+        flags: Iterable[tuple[str | None, Flag]],
+        seconds: Mapping[str, float],
+        **more: Any,
+    ) -> None:
+        """Write metrics.json.
+
+        Args:
+            dataset: Its name.
+            model: ``arch``, ``test_accuracy`` where known, ``fingerprint``; other keys are left out.
+            tables: As ``upi.study.Table.to_dict`` gives them.
+            flags: Each with the key of its table, None for the whole run.
+            seconds: Wall time by part.
+            more: Further entries, such as a curve.
+        """
+        record = {
+            "schema": SCHEMA,
+            "dataset": dataset,
+            "model": {key: model.get(key) for key in ("arch", "test_accuracy", "fingerprint")},
+            "tables": list(tables),
+            "flags": [{"table": key, **flag.to_dict()} for key, flag in flags],
+            **more,
+            "seconds": {part: round(value, 2) for part, value in seconds.items()},
+        }
+        self.write_json("metrics.json", record)
 
     def write_perturbation(self, name: str, perturbation: Perturbation) -> None:
         """Write ``perturbations/NAME.safetensors``."""

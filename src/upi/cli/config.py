@@ -35,6 +35,12 @@ class DataOptions(BaseModel):
     split_seed: int = 0
     batch_size: int = Field(64, ge=1)
 
+    @classmethod
+    def given(cls, context: typer.Context, **instead: Any) -> DataOptions:
+        """The data options among a command's own, with some replaced."""
+        found = {key: value for key, value in context.params.items() if key in cls.model_fields}
+        return cls(**{**found, **instead})
+
     def sizes(self) -> dict[str, int | None]:
         """Size of each part; without --n-train all images that are left, or 3,000 where the test
         images come from the same ones."""

@@ -15,7 +15,7 @@ from upi.cli.console import Stages, console, legend, show, stages
 from upi.cli.exits import exit_codes
 from upi.cli.options import Force, Out, Seed
 from upi.evaluation import eps_curve
-from upi.runs import SCHEMA, RunFolder, new_run
+from upi.runs import RunFolder, new_run
 from upi.study import UNIVERSAL, Spec, Splits, Table, study
 from upi.zoo.classifiers import Trained, trained_or_cached
 from upi.zoo.datasets import Parts
@@ -139,8 +139,13 @@ def demo(
             about = {"name": parts.name, **origin}
             folder.write_json("config.json", config_record(context, data=about, **facts))
             seconds["total"] = time.perf_counter() - begin
-            folder.write_json(
-                "metrics.json", _metrics(parts.name, facts["model"], tables, curve, n_curve, seconds)
+            folder.write_metrics(
+                dataset=parts.name,
+                model=facts["model"],
+                tables=[table.to_dict() for table in tables],
+                flags=[(table.spec.key, flag) for table in tables for flag in table.evaluation.flags],
+                eps_curve={"table": "gradient", "n": n_curve, "points": curve},
+                seconds=seconds,
             )
             stage("draw the report")
             from upi.report import build_report
@@ -158,25 +163,3 @@ def _title(table: Table, trained: Trained) -> str:
         f"{table.spec.key}: {e.norm} eps = {e.eps:g}, {e.n_test} test digits, "
         f"classifier accuracy {trained.about['test_accuracy']:.1%}"
     )
-
-
-def _metrics(
-    dataset: str,
-    model: dict[str, Any],
-    tables: list[Table],
-    curve: Any,
-    n_curve: int,
-    seconds: dict[str, float],
-) -> dict[str, Any]:
-    flags = [
-        {"table": table.spec.key, **flag.to_dict()} for table in tables for flag in table.evaluation.flags
-    ]
-    return {
-        "schema": SCHEMA,
-        "dataset": dataset,
-        "model": {key: model[key] for key in ("arch", "test_accuracy", "fingerprint")},
-        "tables": [table.to_dict() for table in tables],
-        "flags": flags,
-        "eps_curve": {"table": "gradient", "n": n_curve, "points": curve},
-        "seconds": {key: round(value, 2) for key, value in seconds.items()},
-    }

@@ -35,7 +35,7 @@ from upi.errors import ConfigError
 from upi.evaluation import origin_flags
 from upi.perturbation import Perturbation
 from upi.report import build_report
-from upi.runs import SCHEMA, RunFolder, new_run
+from upi.runs import RunFolder, new_run
 from upi.study import Spec, Splits, Table, device_of, tabulate
 from upi.zoo.classifiers import load_classifier
 
@@ -117,16 +117,7 @@ def evaluate_command(
     noise are measured on the same images.
     """
     begin = time.perf_counter()
-    chosen = DataOptions(
-        data=data,
-        data_dir=data_dir,
-        n_train=n_train,
-        n_fit=n_fit,
-        n_select=n_select,
-        n_test=n_test,
-        split_seed=split_seed,
-        batch_size=batch_size,
-    )
+    chosen = DataOptions.given(context)
     with new_run(out, force=force) as folder:
         items = load_perturbations(perturbation)
         ball = next(iter(items.values())).ball
@@ -163,20 +154,12 @@ def evaluate_command(
         folder.write_examples({spec.key: pictures})
         for name, item in items.items():
             folder.write_perturbation(name, item)
-        folder.write_json(
-            "metrics.json",
-            {
-                "schema": SCHEMA,
-                "dataset": parts.name,
-                "model": {
-                    "arch": about["arch"],
-                    "test_accuracy": about.get("test_accuracy"),
-                    "fingerprint": classifier.fingerprint(),
-                },
-                "tables": [table.to_dict()],
-                "flags": [{"table": spec.key, **flag.to_dict()} for flag in flags],
-                "seconds": {"total": round(time.perf_counter() - begin, 2)},
-            },
+        folder.write_metrics(
+            dataset=parts.name,
+            model=facts["model"],
+            tables=[table.to_dict()],
+            flags=[(spec.key, flag) for flag in flags],
+            seconds={"total": time.perf_counter() - begin},
         )
         build_report(folder, shown_as=out)
     show(

@@ -83,16 +83,7 @@ def fit_command(
     Writes perturbations/NAME.safetensors, one per method. Measure them with 'upi evaluate',
     on images that were not used here.
     """
-    chosen = DataOptions(
-        data=data,
-        data_dir=data_dir,
-        n_train=n_train,
-        n_fit=n_fit,
-        n_select=n_select,
-        n_test=n_test,
-        split_seed=split_seed,
-        batch_size=batch_size,
-    )
+    chosen = DataOptions.given(context)
     spec = Spec(
         key=saliency,
         saliency=saliency,

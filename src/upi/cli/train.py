@@ -83,15 +83,7 @@ def train_command(
     arch = arch or ("vgg16" if named else "small-cnn")
     chosen = plan(data, arch, scale, seed=seed)
     recipe = replace(chosen.recipe, epochs=epochs) if epochs else chosen.recipe
-    options = DataOptions(
-        data=data,
-        data_dir=data_dir,
-        n_train=n_train,
-        n_fit=n_fit,
-        n_select=n_select,
-        n_test=n_test if n_test is not None or named else 1000,
-        split_seed=split_seed,
-    )
+    options = DataOptions.given(context, n_test=n_test if n_test is not None or named else 1000)
     if 0 in (n_train, n_test):
         raise ConfigError("training needs at least one image in --n-train and in --n-test")
     with new_run(out, force=force) as folder:

@@ -33,7 +33,7 @@ from upi.errors import ConfigError
 from upi.evaluation import Evaluation, matrix, origin_flags, transfer_maps, transfer_models
 from upi.perturbation import Perturbation
 from upi.report import build_report
-from upi.runs import SCHEMA, RunFolder, new_run
+from upi.runs import new_run
 from upi.study import device_of
 from upi.zoo.classifiers import load_classifier
 from upi.zoo.datasets import Parts
@@ -67,12 +67,10 @@ def _show(found: dict[str, Any]) -> None:
     console.print("mean change of the map (changed predictions)", style="dim")
 
 
-def _tables(folder: RunFolder, tables: dict[str, Evaluation], preset: str, of: str) -> list[dict[str, Any]]:
-    folder.write_per_sample(tables)
-    return [
-        {"key": key, "preset": preset, "perturbations": {}, "seed_spread": {}, of: key, **table.to_dict()}
-        for key, table in tables.items()
-    ]
+def _record(key: str, table: Evaluation, preset: str) -> dict[str, Any]:
+    """The table of metrics.json for one network or map."""
+    extra = {"key": key, "preset": preset, "perturbations": {}, "seed_spread": {}, "tested_on": key}
+    return {**extra, **table.to_dict()}
 
 
 @exit_codes
@@ -80,7 +78,10 @@ def transfer_command(
     context: typer.Context,
     model: Annotated[
         list[str],
-        typer.Option("--model", help="Network to test on, as for 'upi evaluate'; repeat for several."),
+        typer.Option(
+            "--model",
+            help="Network to test on: run folder of 'upi train', its file, or module:factory; repeatable.",
+        ),
     ],
     perturbation: Annotated[
         list[Path],
@@ -111,16 +112,7 @@ def transfer_command(
     transfer between datasets, give the other dataset's network and --data.
     """
     begin = time.perf_counter()
-    chosen = DataOptions(
-        data=data,
-        data_dir=data_dir,
-        n_train=n_train,
-        n_fit=n_fit,
-        n_select=n_select,
-        n_test=n_test,
-        split_seed=split_seed,
-        batch_size=batch_size,
-    )
+    chosen = DataOptions.given(context)
     if saliency and len(saliency) > 1 and len(model) > 1:
         raise ConfigError("give several networks or several maps, not both")
     with new_run(out, force=force) as folder:
@@ -144,31 +136,25 @@ def transfer_command(
         found = matrix(tables)
         origin = chosen.origin(parts.fingerprint)
         flags = [flag for name in models for flag in origin_flags(items, origin, about[name]["fingerprint"])]
-        kept = {flag.message: flag.to_dict() for flag in flags if flag.code != "another-model"}
-        flags_of = {key: [flag.to_dict() for flag in table.flags] for key, table in tables.items()}
+        whole = {flag.message: flag for flag in flags if flag.code != "another-model"}
         facts = {"models": about, "classes": parts.classes}
         folder.write_json("config.json", config_record(context, data={"name": parts.name, **origin}, **facts))
         for name, item in items.items():
             folder.write_perturbation(name, item)
-        records = _tables(folder, tables, preset, "tested_on")
-        folder.write_json(
-            "metrics.json",
-            {
-                "schema": SCHEMA,
-                "dataset": parts.name,
-                "model": {
-                    "arch": ", ".join(models),
-                    "test_accuracy": None,
-                    "fingerprint": " ".join(a["fingerprint"][:12] for a in about.values()),
-                },
-                "tables": records,
-                "transfer": found,
-                "flags": [
-                    *({"table": None, **flag} for flag in kept.values()),
-                    *({"table": key, **flag} for key, some in flags_of.items() for flag in some),
-                ],
-                "seconds": {"total": round(time.perf_counter() - begin, 2)},
+        folder.write_per_sample(tables)
+        folder.write_metrics(
+            dataset=parts.name,
+            model={
+                "arch": ", ".join(models),
+                "fingerprint": " ".join(each["fingerprint"][:12] for each in about.values()),
             },
+            tables=[_record(key, table, preset) for key, table in tables.items()],
+            transfer=found,
+            flags=[
+                *((None, flag) for flag in whole.values()),
+                *((key, flag) for key, table in tables.items() for flag in table.flags),
+            ],
+            seconds={"total": time.perf_counter() - begin},
         )
         build_report(folder, shown_as=out)
     _show(found)
