@@ -46,8 +46,7 @@ def _patterns(folder: RunFolder, results: Mapping[str, Any]) -> dict[str, dict[s
 
 
 def _main(results: Mapping[str, Any]) -> str:
-    cell = results["settings"]["cells"][0]
-    return f"{cell['saliency']}-{cell['norm']}-{cell['eps'].replace('/', 'of')}"
+    return str(results["settings"]["cells"][0]["key"])
 
 
 def _drawn(folder: RunFolder, results: Mapping[str, Any]) -> dict[str, Markup | None]:

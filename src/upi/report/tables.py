@@ -65,7 +65,7 @@ def _excess(entries: Mapping[str, Entry], row: str) -> float:
 def table1(results: Mapping[str, Any]) -> list[Line]:
     """Table 1: the means of the universal attacks are over all fits."""
     titles, lines = titles_of(results), []
-    asked = {cell["cell"]: cell for cell in _cells(results)}
+    asked = {cell["key"]: cell for cell in results["settings"]["cells"]}
     for table in results["table1"]:
         cell = asked[table["cell"]]
         named = {"saliency": cell["saliency"], "preset": results["preset"]}
@@ -88,14 +88,6 @@ def table1(results: Mapping[str, Any]) -> list[Line]:
             )
         )
     return lines
-
-
-def _cells(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The cells asked for, with the keys that their files carry."""
-    return [
-        {**cell, "cell": f"{cell['saliency']}-{cell['norm']}-{cell['eps'].replace('/', 'of')}"}
-        for cell in results["settings"]["cells"]
-    ]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from upi.reproduce.stages import Outcome, Stages
 from upi.study import Splits
 from upi.types import Progress
 from upi.zoo.classifiers import Trained, load_trained, trained_or_cached
-from upi.zoo.datasets import Dataset, load, split
+from upi.zoo.datasets import Dataset, Parts, load_parts
 from upi.zoo.folding import folded
 from upi.zoo.nets import TITLES
 from upi.zoo.recipes import Plan, plan
@@ -32,6 +32,22 @@ def title_of(about: Mapping[str, Any]) -> str:
     """Name of a network for people, with its width where it is not the published one."""
     title = TITLES.get(about["arch"], str(about["arch"]))
     return title if about["width"] == 1 else f"{title} ×{about['width']:g}"
+
+
+#: Images per batch where nothing is differentiated twice through many of them.
+TEST_BATCH = 100
+
+
+def batches_of(
+    parts: Parts | Mapping[str, Dataset], work: Work, n_test: int, origin: Mapping[str, Any]
+) -> Splits:
+    """The first images of each part in batches, as one cell of Table 1 needs them."""
+    return Splits(
+        parts["fit"].first(work.n_fit).batches(work.batch),
+        parts["select"].first(work.n_select).batches(TEST_BATCH),
+        parts["test"].first(n_test).batches(TEST_BATCH),
+        origin,
+    )
 
 
 def need(outcome: Outcome) -> dict[str, Any]:
@@ -67,41 +83,30 @@ class Lab:
     def folder(self) -> Path:
         return self.stages.folder
 
-    @cached_property
-    def train_data(self) -> dict[str, Dataset]:
-        """Disjoint parts of the training split: fit, select, and the rest for training."""
-        data = load(self.settings.dataset, folder=self.data_dir)
-        sizes = {"fit": self.settings.n_fit, "select": self.settings.n_select}
-        return split(data, {**sizes, "train": len(data) - sum(sizes.values())}, seed=0)
+    def parts_of(self, dataset: str) -> Parts:
+        """Fit, select and the rest of a training split, and the whole test split, in an order
+        fixed by the seed 0: accuracy is measured on all of it, tables use its first images."""
+        sizes = {"fit": self.settings.n_fit, "select": self.settings.n_select, "train": None, "test": None}
+        return load_parts(dataset, sizes, seed=0, folder=self.data_dir)
 
     @cached_property
-    def test_split(self) -> Dataset:
-        """The official test split: accuracy is measured on all of it."""
-        return load(self.settings.dataset, split="test", folder=self.data_dir)
-
-    @cached_property
-    def test_data(self) -> Dataset:
-        """The test split in a random order fixed by the seed 0: tables use the first images."""
-        return split(self.test_split, {"test": len(self.test_split)}, seed=0)["test"]
+    def parts(self) -> Parts:
+        """The images of this reproduction."""
+        return self.parts_of(self.settings.dataset)
 
     @cached_property
     def origin(self) -> dict[str, Any]:
         """Which images: goes into every perturbation's provenance."""
-        return {
-            "name": self.settings.dataset,
-            "fit": self.train_data["fit"].fingerprint(),
-            "select": self.train_data["select"].fingerprint(),
-            "test": self.test_data.fingerprint(),
-        }
+        prints = {part: self.parts[part].fingerprint() for part in ("fit", "select", "test")}
+        return {"name": self.settings.dataset, **prints}
 
     def splits(self, work: Work) -> Splits:
         """Batches for one cell of Table 1."""
-        fit, select = self.train_data["fit"].first(work.n_fit), self.train_data["select"].first(work.n_select)
-        return Splits(fit.batches(work.batch), select.batches(100), self.test(work.n_test), self.origin)
+        return batches_of(self.parts, work, work.n_test, self.origin)
 
     def test(self, count: int) -> Sequence[tuple[torch.Tensor, torch.Tensor]]:
         """The first ``count`` test images in batches."""
-        return self.test_data.first(count).batches(100)
+        return self.parts["test"].first(count).batches(TEST_BATCH)
 
     def train(self, arch: str) -> Outcome:
         """Train a network or take it from an earlier run; its result describes it."""
@@ -127,12 +132,12 @@ class Lab:
         return self.trained[arch]
 
     def _trained(self, arch: str, chosen: Plan, progress: Progress) -> tuple[Trained, bool]:
-        images = self.train_data["train"]
+        images = self.parts["train"]
         images = images.first(chosen.n_train) if chosen.n_train else images
         return trained_or_cached(
             arch,
             images,
-            self.test_split,
+            self.parts["test"],
             chosen.recipe,
             width=chosen.width,
             device=self.device,

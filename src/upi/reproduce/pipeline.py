@@ -81,7 +81,7 @@ def run(lab: Lab) -> dict[str, Any]:
         "settings": settings.to_dict(),
         "versions": versions(),
         "hardware": hardware(lab.device),
-        "n_test_split": len(lab.test_split),
+        "n_test_split": len(lab.parts["test"]),
         "classifiers": [{"arch": arch, **_plain(outcome)} for arch, outcome in lab.trained.items()],
         "table1": [{"arch": o.name.split("/")[1], "cell": o.name.split("/")[2], **_plain(o)} for o in table1],
         **found,

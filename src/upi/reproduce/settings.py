@@ -119,7 +119,7 @@ class Settings:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
-        return asdict(self)
+        return {**asdict(self), "cells": [{"key": cell.key, **asdict(cell)} for cell in self.cells]}
 
 
 #: Main l2 radius, other l2 radius and l-inf radius; at the other one UPI-Grad leaves more than nine

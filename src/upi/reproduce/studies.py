@@ -79,7 +79,7 @@ def fitting_images(lab: Lab, table1: list[Outcome]) -> Outcome:
         model, spec = lab.model(settings.lead), cell.spec(settings.preset, settings.seed)
         points, done = [], 0
         for count in settings.fit_counts:
-            few = lab.train_data["fit"].first(count).batches(min(count, cell.work.batch))
+            few = lab.parts["fit"].first(count).batches(min(count, cell.work.batch))
             splits = replace(lab.splits(cell.work), fit=few)
             for method in UNIVERSAL:
                 found = fit(method, model, spec, splits, seed=settings.seed)
@@ -149,7 +149,7 @@ def pictures(lab: Lab, table1: list[Outcome]) -> Outcome:
         order = np.argsort(values, kind="stable")
         places = [int(order[round(share * (len(order) - 1))]) for share in SHOWN]
         model, spec = lab.model(settings.lead), cell.spec(settings.preset, settings.seed)
-        shape = tuple(lab.test_data.images.shape[1:])
+        shape = tuple(lab.parts["test"].images.shape[1:])
         rows: dict[str, Any] = {
             "random": RandomPerturbation(model, **spec.shared(spec.seed)).pattern(shape),
             **{method: lab.perturbation(settings.lead, cell, method) for method in UNIVERSAL},
@@ -161,7 +161,7 @@ def pictures(lab: Lab, table1: list[Outcome]) -> Outcome:
             model, rows, lab.test(cell.work.n_test), places, saliency=cell.saliency, preset=settings.preset
         )
         write_captioned(lab.folder / "examples.safetensors", {"figure-1": found})
-        classes = list(lab.test_data.classes)
+        classes = list(lab.parts.classes)
         return {"classes": classes, "quantiles": list(SHOWN), "files": ["examples.safetensors"]}
 
     return lab.stages.run("pictures", _depends(lab, table1), make)

@@ -7,13 +7,12 @@ from typing import Any
 from upi.classifier import Classifier
 from upi.evaluation import Evaluation, matrix, transfer_maps, transfer_models
 from upi.perturbation import Perturbation
-from upi.reproduce.lab import Lab, need
+from upi.reproduce.lab import Lab, batches_of, need
 from upi.reproduce.settings import Cell
 from upi.reproduce.stages import Outcome
-from upi.study import UNIVERSAL, Splits, fit
+from upi.study import UNIVERSAL, fit
 from upi.types import Progress
 from upi.zoo.classifiers import trained_or_cached
-from upi.zoo.datasets import Dataset, load, split
 from upi.zoo.folding import folded
 from upi.zoo.recipes import plan
 
@@ -80,16 +79,6 @@ def between_maps(lab: Lab, table1: list[Outcome]) -> Outcome:
     return lab.stages.run("transfer/maps", _inputs(lab, table1), make)
 
 
-def _other_parts(lab: Lab, name: str) -> dict[str, Dataset]:
-    """The other dataset at this one's image size, split as this one is."""
-    size = lab.test_split.images.shape[-1]
-    train = load(name, folder=lab.data_dir).resized(size)
-    sizes = {"fit": lab.settings.n_fit, "select": lab.settings.n_select}
-    parts = split(train, {**sizes, "train": len(train) - sum(sizes.values())}, seed=0)
-    test = load(name, split="test", folder=lab.data_dir).resized(size)
-    return {**parts, "test": test}
-
-
 def between_datasets(lab: Lab, table1: list[Outcome]) -> Outcome:
     """The lead network's perturbations of two datasets, each on both."""
     other = lab.settings.other
@@ -97,7 +86,8 @@ def between_datasets(lab: Lab, table1: list[Outcome]) -> Outcome:
 
     def make(progress: Progress) -> dict[str, Any]:
         here, lead, cell = lab.settings.dataset, lab.settings.lead, lab.settings.main
-        parts = _other_parts(lab, other)
+        size = lab.parts.shape.size
+        parts = {name: part.resized(size) for name, part in lab.parts_of(other).parts.items()}
         chosen = plan(other, lead, lab.settings.scale, seed=lab.settings.seed)
         trained, _ = trained_or_cached(
             lead,
@@ -110,11 +100,7 @@ def between_datasets(lab: Lab, table1: list[Outcome]) -> Outcome:
         )
         model = Classifier(folded(trained.net).to(lab.device))
         spec, work = cell.spec(lab.settings.preset, lab.settings.seed), cell.work
-        theirs = Splits(
-            parts["fit"].first(work.n_fit).batches(work.batch),
-            parts["select"].first(work.n_select).batches(100),
-            split(parts["test"], {"test": lab.settings.n_transfer}, seed=0)["test"].batches(100),
-        )
+        theirs = batches_of(parts, work, lab.settings.n_transfer, {"name": parts["test"].name})
         found = {
             f"{method}--{other}": fit(method, model, spec, theirs, seed=spec.seed, progress=progress)
             for method in UNIVERSAL
