@@ -13,10 +13,12 @@ ROOT = Path(__file__).parent.parent / "src" / "upi"
 #: Lowest floor first; a module imports from strictly lower floors, or from its own package.
 FLOORS = [
     ["errors"],
-    ["seeding", "storage", "types", "balls", "distributed", "surrogate"],
-    ["loading", "averaging", "artifact", "smoothing"],
+    ["seeding", "storage", "types", "balls", "distributed", "kernels"],
+    ["loading", "averaging", "artifact", "smoothing", "surrogate"],
     ["classifier", "saliency", "dissimilarity", "linalg", "perturbation"],
-    ["objective"],
+    ["objective", "recall"],
+    ["preparation", "fast"],
+    ["compiled"],
     ["curvature"],
     ["attacks"],
     ["evaluation"],

@@ -11,7 +11,8 @@ from tests.conftest import images
 from upi.averaging import mean_over
 from upi.dissimilarity import DISSIMILARITIES
 from upi.errors import DataError, ModelError, NonFiniteError, ZeroGradientError
-from upi.objective import MapChange, Objective, PredictionChange, batches, gradients, require_gradient
+from upi.objective import MapChange, Objective, PredictionChange, gradients, require_gradient
+from upi.preparation import batches
 from upi.saliency import Gradient, InputXGradient, IntegratedGradients, SmoothGrad
 from upi.types import Batch
 
@@ -29,7 +30,7 @@ OBJECTIVES: dict[str, Objective] = {
 def _batch(model: upi.Classifier, objective: Objective) -> Batch:
     x = images(5).double()
     target = model.predict(x)
-    return Batch(x, target, objective.clean(model, x, target), 0)
+    return objective.batch(model, x, target)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -65,7 +66,7 @@ def test_the_price_is_zero_at_the_clean_image_and_linear_in_the_lost_margin(smoo
     model = upi.Classifier(smooth_net)
     free = MapChange(Gradient(), DISSIMILARITIES["relative_l2"])
     priced = MapChange(Gradient(), DISSIMILARITIES["relative_l2"], prediction_price=2.0)
-    batch = _batch(model, free)
+    batch = _batch(model, priced)
     torch.testing.assert_close(priced.values(model, batch, batch.x), free.values(model, batch, batch.x))
 
     def margin(x: Tensor) -> Tensor:
@@ -138,7 +139,7 @@ def test_the_price_is_finite_where_the_surrogate_disagrees_on_every_image(relu_n
     wrong = (model.predict(x) + 1) % 4
     objective = MapChange(upi.saliency.Gradient(), upi.dissimilarity.relative_l2, prediction_price=0.5)
     with model.frozen(), model.smoothed(20.0):
-        batch = Batch(x, wrong, objective.clean(model, x, wrong), 0)
+        batch = objective.batch(model, x, wrong)
         found = gradients(model, objective, batch, x + 0.01, where="test")
     assert bool(torch.isfinite(found.gradient).all())
     assert abs(float(found.values[0])) < 10
@@ -152,12 +153,12 @@ def test_map_and_price_share_one_pass(relu_net: nn.Module) -> None:
     free = MapChange(upi.saliency.Gradient(), upi.dissimilarity.relative_l2)
     paid = MapChange(upi.saliency.Gradient(), upi.dissimilarity.relative_l2, prediction_price=0.5)
     with model.frozen(), model.smoothed(20.0):
-        batch = Batch(x, target, free.clean(model, x, target), 0)
+        batch = paid.batch(model, x, target)
         shift = 0.2 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
         plain = gradients(model, free, batch, x + shift, where="test")
         calls.clear()
         both = gradients(model, paid, batch, x + shift, where="test")
-        assert len(calls) == 2  # the clean margins, and one pass for map and price
+        assert len(calls) == 1  # the clean margins are known
         point = (x + shift).requires_grad_()
         price = paid._price(model, batch, point)
         (slope,) = torch.autograd.grad(price.sum(), point)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from upi.errors import ConfigError, DataError, ModelError, UPIError
+from upi.kernels import Folding, find_foldable
 from upi.surrogate import check_beta, smooth
 
 
@@ -33,6 +33,10 @@ def _eager(net: nn.Module) -> AbstractContextManager[object]:
         torch.compiler.set_stance("force_eager") if compiled else nullcontext()
     )
     return stance
+
+
+def _as_it_is(x: Tensor) -> AbstractContextManager[None]:
+    return nullcontext()
 
 
 def _constant(values: Sequence[float] | float | None, default: float, name: str) -> Tensor:
@@ -55,11 +59,16 @@ class Classifier:
     former modes and ``requires_grad`` flags back, also after an exception. Use it from one
     thread at a time, as the module it wraps.
 
+    Attack gradients run through ``upi.kernels`` where ``fast`` is true: the same function as the
+    network's surrogate, batch norm folded into convolutions, up to rounding. Each fit compares
+    the two on a few images first. Predictions and evaluation run the network as it is.
+
     Args:
         net: Any module from normalised images to logits. Parts that ``torch.compile`` made
             run eagerly, since compiled graphs cannot be differentiated twice.
         mean: Per-channel mean subtracted from the images; none by default.
         std: Per-channel standard deviation the result is divided by; none by default.
+        fast: False takes autograd's own derivatives for attack gradients as well.
 
     Raises:
         ModelError: ``net`` is not a module, or its output is not (N, K) with K >= 2.
@@ -72,6 +81,7 @@ class Classifier:
         *,
         mean: Sequence[float] | float | None = None,
         std: Sequence[float] | float | None = None,
+        fast: bool = True,
     ) -> None:
         net = getattr(net, "_orig_mod", net)
         if not isinstance(net, nn.Module):
@@ -79,8 +89,10 @@ class Classifier:
         self.net = net
         self.mean = _constant(mean, 0.0, "mean")
         self.std = _constant(std, 1.0, "std")
+        self.fast = fast
         self._depth = 0
-        self._around: Callable[[], AbstractContextManager[None]] = nullcontext
+        self._folding: Folding | None = None  # known while frozen
+        self._around: Callable[[Tensor], AbstractContextManager[None]] = _as_it_is
 
     @classmethod
     def wrap(cls, model: Classifier | nn.Module) -> Classifier:
@@ -100,7 +112,7 @@ class Classifier:
         return (x - self.mean.to(x)) / self.std.to(x)
 
     def __call__(self, x: Tensor) -> Tensor:
-        with self.frozen(), self._around():
+        with self.frozen(), self._around(x):
             logits = self.net(self.normalise(x))
         if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[0] != x.shape[0]:
             got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
@@ -129,7 +141,7 @@ class Classifier:
     @torch.no_grad()
     def predict(self, x: Tensor) -> Tensor:
         """Classes (N,) of images (N, C, H, W), by the network itself, never by its surrogate."""
-        around, self._around = self._around, nullcontext
+        around, self._around = self._around, _as_it_is
         try:
             return self(x).argmax(1)
         finally:
@@ -159,7 +171,7 @@ class Classifier:
             with _eager(self.net):
                 yield
         finally:
-            self._depth = 0
+            self._depth, self._folding = 0, None
             for module, training in modes:
                 if module.training != training:
                     module.training = training
@@ -167,17 +179,33 @@ class Classifier:
                 parameter.requires_grad_(flag)
 
     @contextmanager
-    def smoothed(self, beta: float | None) -> Iterator[None]:
-        """Calls inside run the softplus(``beta``) surrogate; see ``upi.surrogate.smooth``.
+    def smoothed(self, beta: float | None, *, fast: bool | None = None) -> Iterator[None]:
+        """Calls inside run the softplus(``beta``) surrogate, frozen; see ``upi.surrogate.smooth``.
 
         Attacks fit inside this context; evaluation happens outside, on the network itself.
+
+        Args:
+            beta: Sharpness, above zero; None leaves the activations alone.
+            fast: Through ``upi.kernels``; None as the classifier says.
         """
         check_beta(beta)
-        before, self._around = self._around, partial(smooth, beta)
-        try:
-            yield
-        finally:
-            self._around = before
+        fast = self.fast if fast is None else fast
+
+        def around(x: Tensor) -> AbstractContextManager[None]:
+            return smooth(beta, folding=self._foldable(x) if fast else None)
+
+        with self.frozen():
+            before, self._around = self._around, around
+            try:
+                yield
+            finally:
+                self._around = before
+
+    def _foldable(self, x: Tensor) -> Folding:
+        """What can be folded, found on the first image that is seen while frozen."""
+        if self._folding is None:
+            self._folding = find_foldable(lambda: self.net(self.normalise(x[:1].detach())))
+        return self._folding
 
     def fingerprint(self) -> str:
         """SHA-256 over architecture name, weights, buffers and normalisation, as hex."""

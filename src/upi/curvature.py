@@ -18,8 +18,9 @@ from upi.distributed import shard
 from upi.errors import ConfigError, NonFiniteError
 from upi.linalg import Operator, RowOperator, Term
 from upi.loading import count_of, samples
-from upi.objective import MapChange, batches, gradients, require_gradient
+from upi.objective import MapChange, gradients, require_gradient
 from upi.perturbation import in_box
+from upi.preparation import batches
 from upi.smoothing import Smoothing
 from upi.types import Batch, Dissimilarity, Loader, Progress
 

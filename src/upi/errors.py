@@ -34,6 +34,10 @@ class NonFiniteError(UPIError, ArithmeticError):
     """A step produced NaN or infinity; the perturbation was left untouched."""
 
 
+class FallbackWarning(UserWarning):
+    """A faster way to the same numbers could not be taken."""
+
+
 class ArtifactError(UPIError, ValueError):
     """A perturbation file is damaged, foreign, or contradicts itself."""
 

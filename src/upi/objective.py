@@ -6,7 +6,7 @@ returning noise as a result would look like a weak attack instead of a missing o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,17 +15,28 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from upi.classifier import Classifier
-from upi.errors import DataError, ModelError, NonFiniteError, ZeroGradientError
-from upi.loading import Remembered, is_static, samples
+from upi.errors import ModelError, NonFiniteError, ZeroGradientError
 from upi.saliency import check_maps, explain
-from upi.types import Batch, Dissimilarity, Loader, SaliencyMap, Samples
+from upi.types import Batch, Dissimilarity, Remember, SaliencyMap
 
 
 class Objective(Protocol):
     """What an ascent raises, sample by sample."""
 
-    def clean(self, model: Classifier, x: Tensor, target: Tensor) -> Tensor:
-        """Whatever of the clean image is needed later, (N, H, W)."""
+    @property
+    def passes(self) -> int:
+        """Passes through the network that one image takes."""
+
+    def batch(
+        self,
+        model: Classifier,
+        x: Tensor,
+        target: Tensor,
+        index: int = 0,
+        *,
+        remember: Remember | None = None,
+    ) -> Batch:
+        """Images (N, C, H, W) with whatever of the clean ones is needed later."""
 
     def values(self, model: Classifier, batch: Batch, perturbed: Tensor) -> Tensor:
         """Values (N,) at perturbed images (N, C, H, W)."""
@@ -37,6 +48,32 @@ class Gradients:
 
     values: Tensor  # (N,)
     gradient: Tensor  # (N, C, H, W); samples are independent, so row i is d value_i / d x_i
+
+
+def _rows(
+    x: Tensor, target: Tensor, remember: Remember | None
+) -> Callable[[str, Callable[[Tensor, Tensor], Tensor]], Tensor]:
+    """(what, function of images and classes) to its rows for all images, computed where not known."""
+
+    def rows(what: str, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        if remember is None:
+            return function(x, target)
+        return remember(
+            what,
+            lambda places: (
+                function(x, target)
+                if len(places) == len(x)
+                else function(x[places.to(x.device)], target[places.to(x.device)])
+            ),
+        )
+
+    return rows
+
+
+def _scale(margin: Tensor) -> Tensor:
+    """Mean margin; where the surrogate classifies every image otherwise, the mean of its size."""
+    mean = margin.clamp_min(0).mean()
+    return torch.where(mean > 0, mean, margin.abs().mean().clamp_min(1e-6))
 
 
 def _margin(logits: Tensor, target: Tensor) -> Tensor:
@@ -86,9 +123,32 @@ class MapChange:
     dissimilarity: Dissimilarity
     prediction_price: float = 0.0
 
-    def clean(self, model: Classifier, x: Tensor, target: Tensor) -> Tensor:
-        """Maps (N, H, W) of the clean images."""
-        return explain(self.saliency, model, x, target)
+    @property
+    def passes(self) -> int:
+        """Passes through the network per image: the map's attribute of this name, or 1."""
+        return int(getattr(self.saliency, "passes", 1))
+
+    def batch(
+        self,
+        model: Classifier,
+        x: Tensor,
+        target: Tensor,
+        index: int = 0,
+        *,
+        remember: Remember | None = None,
+    ) -> Batch:
+        """Images with the maps (N, H, W) of the clean ones, and their margins where they have a price."""
+
+        def maps(x: Tensor, target: Tensor) -> Tensor:
+            return explain(self.saliency, model, x, target)
+
+        @torch.no_grad()
+        def margins(x: Tensor, target: Tensor) -> Tensor:
+            return _margin(model(x), target)
+
+        rows = _rows(x, target, remember)
+        margin = rows("margin", margins) if self.prediction_price else None
+        return Batch(x, target, rows("map", maps), index, margin)
 
     def values(self, model: Classifier, batch: Batch, perturbed: Tensor) -> Tensor:
         """Values (N,) at ``perturbed`` (N, C, H, W)."""
@@ -116,12 +176,10 @@ class MapChange:
         return value
 
     def _price(self, model: Classifier | _Shared, batch: Batch, perturbed: Tensor) -> Tensor:
-        with torch.no_grad():
-            margin = _margin(model(batch.x), batch.target)
-            clean = margin.clamp_min(0)
-            scale = clean.mean()  # zero where the surrogate classifies every image otherwise
-            scale = torch.where(scale > 0, scale, margin.abs().mean().clamp_min(1e-6))
-        lost = torch.minimum(clean, scale / 2) - _margin(model(perturbed), batch.target)
+        if batch.margin is None:
+            raise ModelError("a price on predictions needs the clean margins: make batches with batch()")
+        scale = _scale(batch.margin) if batch.scale is None else batch.scale
+        lost = torch.minimum(batch.margin.clamp_min(0), scale / 2) - _margin(model(perturbed), batch.target)
         return self.prediction_price * F.relu(lost) / scale
 
 
@@ -137,9 +195,22 @@ class PredictionChange:
 
     ceiling: float = 9.0
 
-    def clean(self, model: Classifier, x: Tensor, target: Tensor) -> Tensor:
-        """Nothing is needed: an empty (N, 0, 0)."""
-        return x.new_zeros(x.shape[0], 0, 0)
+    @property
+    def passes(self) -> int:
+        """One."""
+        return 1
+
+    def batch(
+        self,
+        model: Classifier,
+        x: Tensor,
+        target: Tensor,
+        index: int = 0,
+        *,
+        remember: Remember | None = None,
+    ) -> Batch:
+        """Images with an empty (N, 0, 0) in place of maps."""
+        return Batch(x, target, x.new_zeros(x.shape[0], 0, 0), index)
 
     def values(self, model: Classifier, batch: Batch, perturbed: Tensor) -> Tensor:
         """Values (N,) at ``perturbed`` (N, C, H, W)."""
@@ -147,83 +218,63 @@ class PredictionChange:
         return loss.clamp_max(self.ceiling)
 
 
-def prepare(
-    model: Classifier, objective: Objective, sample: Samples, *, correct_only: bool = False
-) -> Batch | None:
-    """Predict, optionally keep correctly classified samples, and explain the clean images.
-
-    The explained class is the prediction of the network itself, the clean map that of the
-    surrogate where one is active. Images whose clean map is zero everywhere are left out: a
-    relative change of nothing is not defined. None if no sample is left.
-    """
-    x = model.place(sample.x)
-    target = model.predict(x)
-    if correct_only:
-        if sample.label is None:
-            raise DataError(f"batch {sample.index}: labels are needed to keep correctly classified images")
-        keep = target == sample.label.to(target.device)
-        x, target = x[keep], target[keep]
-    if x.shape[0] == 0:
-        return None
-    batch = Batch(x, target, objective.clean(model, x, target), sample.index)
-    alive = batch.clean.flatten(1).ne(0).any(1) | (batch.clean[0].numel() == 0)
-    return batch.take(alive) if alive.any() else None
+#: Images times passes that one graph may hold, unless the batch itself is larger.
+NODES = 128
 
 
-def batches(
-    model: Classifier, objective: Objective, loader: Loader, *, correct_only: bool = False
-) -> Iterator[Batch]:
-    """One pass over the loader as prepared batches.
-
-    Raises:
-        DataError: No image, or none that is classified correctly where that is asked for.
-    """
-    seen, found = 0, False
-    for sample in samples(loader):
-        seen += sample.x.shape[0]
-        batch = prepare(model, objective, sample, correct_only=correct_only)
-        if batch is not None:
-            found = True
-            yield batch
-    if not found:
-        reason = "is classified correctly and " if correct_only else ""
-        raise DataError(f"none of the {seen} images {reason}has a map that is not zero: nothing to explain")
+def parts(objective: Objective, batch: Batch, perturbed: Tensor) -> Iterator[tuple[Batch, Tensor]]:
+    """The batch in pieces whose graphs stay small however many passes a map takes."""
+    size = max(1, max(NODES, len(batch)) // objective.passes)
+    if size >= len(batch):
+        yield batch, perturbed
+        return
+    scale = None if batch.margin is None else _scale(batch.margin)
+    for first in range(0, len(batch), size):
+        some = slice(first, first + size)
+        margin = None if batch.margin is None else batch.margin[some]
+        piece = Batch(batch.x[some], batch.target[some], batch.clean[some], batch.index, margin, scale)
+        yield piece, perturbed[some]
 
 
-def endless_batches(
-    model: Classifier, objective: Objective, loader: Loader, *, correct_only: bool = False
-) -> Iterator[Batch]:
-    """Prepared batches without end; those of a static loader are explained only once."""
-    passes: Iterable[Batch] | None = None
-    if is_static(loader):
-        passes = Remembered(batches(model, objective, loader, correct_only=correct_only))
-    while True:
-        yield from passes or batches(model, objective, loader, correct_only=correct_only)
+def rise(model: Classifier, objective: Objective, batch: Batch, perturbed: Tensor) -> Gradients:
+    """Values and per-sample gradients by one backward pass of the summed objective."""
+    point = perturbed.detach().requires_grad_()
+    with torch.enable_grad():
+        values = objective.values(model, batch, point)
+        gradient = None
+        if values.requires_grad:
+            (gradient,) = torch.autograd.grad(values.sum(), point, allow_unused=True)
+    return Gradients(values.detach(), torch.zeros_like(point) if gradient is None else gradient)
+
+
+#: (model, objective, batch, perturbed) to values and gradients: ``rise``, or a compiled one.
+Rise = Callable[[Classifier, Objective, Batch, Tensor], Gradients]
 
 
 def gradients(
-    model: Classifier, objective: Objective, batch: Batch, perturbed: Tensor, *, where: str
+    model: Classifier,
+    objective: Objective,
+    batch: Batch,
+    perturbed: Tensor,
+    *,
+    where: str,
+    step: Rise = rise,
 ) -> Gradients:
-    """Values and per-sample gradients by one backward pass of the summed objective.
+    """Values and per-sample gradients; maps of many passes are taken piece by piece.
 
     Raises:
         NonFiniteError: A value or gradient is NaN or infinite; names ``where`` and the samples.
     """
-    point = perturbed.detach().requires_grad_()
-    with torch.enable_grad():
-        values = objective.values(model, batch, point)
-        if values.requires_grad:
-            (gradient,) = torch.autograd.grad(values.sum(), point, allow_unused=True)
-        else:
-            gradient = None
-    gradient = torch.zeros_like(point) if gradient is None else gradient
+    found = [step(model, objective, part, point) for part, point in parts(objective, batch, perturbed)]
+    values = torch.cat([part.values for part in found]) if len(found) > 1 else found[0].values
+    gradient = torch.cat([part.gradient for part in found]) if len(found) > 1 else found[0].gradient
     bad = ~(torch.isfinite(values) & torch.isfinite(gradient).flatten(1).all(1))
     if bad.any():
         raise NonFiniteError(
             f"{where}: batch {batch.index} gave NaN or infinity in samples {bad.nonzero()[:8, 0].tolist()}"
             "; the perturbation was not changed"
         )
-    return Gradients(values.detach(), gradient)
+    return Gradients(values, gradient)
 
 
 def require_gradient(gradient: Tensor, *, where: str) -> None:

@@ -6,6 +6,9 @@ ReLU, as a module or as a function call, is computed as softplus(beta), and ever
 as a softmax(beta / 2)-weighted mean of its window; the module itself is never touched.
 Evaluation happens outside.
 
+Two sets of forms exist: the plain ones here, which are the reference, and the same functions with
+derivatives written for being differentiated twice (``upi.kernels``), which attacks use.
+
 Softplus for the *attack gradient* follows Dombrowski et al. (NeurIPS 2019). Max-pooling makes
 maps jump where another pixel of a window becomes the largest, which no derivative sees;
 smoothing it as well makes UPI-Grad on VGG-16 clearly stronger (docs/method.md).
@@ -14,7 +17,8 @@ smoothing it as well makes UPI-Grad on VGG-16 clearly stronger (docs/method.md).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,7 +27,9 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
+from upi import kernels
 from upi.errors import ConfigError
+from upi.kernels.convolution import pair
 
 #: Sharpness of max-pooling as a share of that of the activations.
 POOLING = 0.5
@@ -35,19 +41,20 @@ def _is_zero(bound: Any) -> bool:
     return isinstance(bound, (int, float)) and bound == 0
 
 
-def _pair(size: Any) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[-1]))
-
-
 class _Smooth:
     """Softplus forms of the piecewise-linear activations, signatures as in ``torch``."""
 
     def __init__(self, beta: float) -> None:
         self.beta = beta
+        self.sharpness = POOLING * beta
 
     def relu(self, x: Tensor, inplace: bool = False) -> Tensor:
         out = F.softplus(x.clone() if inplace else x, beta=self.beta)
         return x.copy_(out) if inplace else out
+
+    def pool(self, x: Tensor, where: kernels.Windows) -> Tensor:
+        window = where.gather(x)
+        return (torch.softmax(self.sharpness * window, 0) * window).sum(0)
 
     def relu_(self, x: Tensor) -> Tensor:
         return self.relu(x, inplace=True)
@@ -116,19 +123,12 @@ class _Smooth:
         ceil_mode: bool = False,
         return_indices: bool = False,
     ) -> Any:
-        if return_indices or x.ndim != 4 or ceil_mode or _pair(dilation) != (1, 1):
+        if return_indices or x.ndim != 4 or ceil_mode or pair(dilation) != (1, 1):
             return F.max_pool2d(  # type: ignore[call-overload,unused-ignore]
                 x, kernel_size, stride, padding, dilation, ceil_mode, return_indices
             )
-        (high, wide), (down, right) = _pair(kernel_size), _pair(stride or kernel_size)
-        rows, columns = _pair(padding)
-        if rows or columns:
-            nothing = float(x.detach().amin()) - 100 / (POOLING * self.beta)  # weighs e^-100
-            x = F.pad(x, (columns, columns, rows, rows), value=nothing)
-        below, beside = (x.shape[2] - high) // down * down + 1, (x.shape[3] - wide) // right * right + 1
-        places = [(i, j) for i in range(high) for j in range(wide)]
-        window = torch.stack([x[:, :, i : i + below : down, j : j + beside : right] for i, j in places])
-        return (torch.softmax(POOLING * self.beta * window, 0) * window).sum(0)
+        size, step, edge = pair(kernel_size), pair(stride or kernel_size), pair(padding)
+        return self.pool(*kernels.windows(x, size, step, edge, sharpness=self.sharpness))
 
     def table(self) -> dict[Callable[..., Any], Callable[..., Any]]:
         return {
@@ -156,8 +156,31 @@ class _Smooth:
         }
 
 
+class _Fast(_Smooth):
+    """The same functions through ``upi.kernels``."""
+
+    def relu(self, x: Tensor, inplace: bool = False) -> Tensor:
+        return kernels.softplus(x, self.beta, inplace=inplace)
+
+    def pool(self, x: Tensor, where: kernels.Windows) -> Tensor:
+        return kernels.soft_max_pool2d(x, where, sharpness=self.sharpness)
+
+
+Table = dict[Callable[..., Any], Callable[..., Any]]
+
+
+def _frozen_forms(folding: kernels.Folding) -> Table:
+    """Operations that need no surrogate, for frozen weights: convolution and batch norm."""
+
+    def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, *args: Any, **named: Any) -> Tensor:
+        _, weight, bias = folding.weights.get(id(weight), (weight, weight, bias))
+        return kernels.conv2d(x, weight, bias, *args, **named)
+
+    return {torch.conv2d: conv2d, F.batch_norm: partial(kernels.batch_norm, folding)}
+
+
 class _Substitute(TorchFunctionMode):  # type: ignore[misc,unused-ignore]
-    def __init__(self, table: dict[Callable[..., Any], Callable[..., Any]]) -> None:
+    def __init__(self, table: Table) -> None:
         super().__init__()
         self.table = table
 
@@ -180,7 +203,7 @@ def check_beta(beta: float | None) -> None:
 
 
 @contextmanager
-def smooth(beta: float | None) -> Iterator[None]:
+def smooth(beta: float | None, *, folding: kernels.Folding | None = None) -> Iterator[None]:
     """Compute ReLU and its relatives, and max-pooling, smoothly inside this context.
 
     softplus_beta(x) = log(1 + exp(beta * x)) / beta tends to relu(x) as beta grows. A clamp
@@ -191,14 +214,15 @@ def smooth(beta: float | None) -> Iterator[None]:
     Args:
         beta: Sharpness, above zero; None leaves the activations alone (and still
             selects the attention kernel that can be differentiated twice).
+        folding: Run through ``upi.kernels``, for networks in eval mode with frozen weights, with
+            these batch norms folded; None for the plain forms.
 
     Raises:
         ConfigError: ``beta`` is not above zero.
     """
     check_beta(beta)
-    with sdpa_kernel(SDPBackend.MATH):
-        if beta is None:
-            yield
-        else:
-            with _Substitute(_Smooth(float(beta)).table()):
-                yield
+    table: Table = {} if folding is None else _frozen_forms(folding)
+    if beta is not None:
+        table |= (_Smooth if folding is None else _Fast)(float(beta)).table()
+    with sdpa_kernel(SDPBackend.MATH), _Substitute(table) if table else nullcontext():
+        yield

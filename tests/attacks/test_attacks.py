@@ -17,8 +17,9 @@ from upi.attacks.ascent import Rule
 from upi.attacks.base import Attack
 from upi.attacks.universal import UniversalSlope
 from upi.errors import ConfigError, DataError, ModelError, NonFiniteError, ZeroGradientError
-from upi.objective import MapChange, endless_batches
+from upi.objective import MapChange
 from upi.perturbation import Perturbation
+from upi.preparation import endless_batches
 
 FITTED: dict[str, Callable[..., Attack]] = {
     "upi-grad": partial(upi.UPIGrad, steps=6),
@@ -226,7 +227,7 @@ def test_a_step_that_turns_non_finite_is_caught_and_named(relu_net: nn.Module, l
         value = (clean - perturbed).square().sum((1, 2))
         return value * float("nan") if len(calls) == 5 else value
 
-    attack = upi.UPIGrad(relu_net, eps=0.5, dissimilarity=poisoned)
+    attack = upi.UPIGrad(upi.Classifier(relu_net, fast=False), eps=0.5, dissimilarity=poisoned)
     with pytest.raises(NonFiniteError, match="step 4: batch 1 gave NaN or infinity in samples"):
         attack.fit(loader)
     assert len(calls) == 5

@@ -19,8 +19,11 @@ from upi import saliency as maps
 from upi.attacks.ascent import Rule
 from upi.balls import Ball
 from upi.classifier import Classifier
+from upi.compiled import MODES, CompiledRise
 from upi.errors import ConfigError, ModelError, unknown_name
+from upi.fast import trusted
 from upi.loading import samples
+from upi.objective import Objective, Rise, rise
 from upi.types import Dissimilarity, Loader, Perturber, Progress, SaliencyMap
 
 PRESETS = ("protocol", "paper")
@@ -132,13 +135,19 @@ class Attack(ABC):
         return surrogate
 
     @contextmanager
-    def fitting(self, loader: Loader, beta: float | None) -> Iterator[tuple[Classifier, Tensor]]:
-        """The frozen model under its surrogate, and the first images, both checked."""
+    def fitting(
+        self, loader: Loader, beta: float | None, objective: Objective | None
+    ) -> Iterator[tuple[Classifier, Tensor]]:
+        """The frozen model under its surrogate, and the first images, both checked.
+
+        Without an objective nothing will be differentiated twice.
+        """
         model = self.classifier
         with model.frozen():
             first = model.place(next(samples(loader)).x)
             require_deterministic(model, first[:8])
-            with model.smoothed(beta):
+            quick = objective is not None and trusted(model, objective, first, beta)
+            with model.smoothed(beta, fast=quick):
                 yield model, first
 
     def record(self, **evidence: Any) -> dict[str, Any]:
@@ -164,20 +173,33 @@ class IterativeAttack(Attack):
         steps: Updates, at least 1.
         step_size: First step as a multiple of eps; decays to 0 along a cosine.
         momentum: Normalised gradient accumulation, in [0, 1).
+        compile: Compile the whole step, with both derivatives, for the first batch's shape; True, or
+            a mode of ``torch.compile``. Takes about a minute once (docs/performance.md).
     """
 
     steps: int = 200
     step_size: float = 2.0
     momentum: float = 0.0
+    compile: bool | str = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _ = self.rule
+        _ = self.rule, self.rise
 
     @property
     def rule(self) -> Rule:
         """The step rule of the ascent."""
         return Rule(self.steps, self.step_size, self.momentum)
+
+    @property
+    def rise(self) -> Rise:
+        """How one batch's gradients are computed: plain, or compiled at the first one."""
+        if self.compile is False:
+            return rise
+        mode = "default" if self.compile is True else self.compile
+        if mode not in MODES:
+            raise unknown_name("compile mode", str(mode), MODES)
+        return CompiledRise(mode)
 
 
 def default_sigma(ball: Ball, dim: int, share: float) -> float:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from upi.attacks.base import IterativeAttack
 from upi.attacks.universal import UniversalSlope, raise_shared
 from upi.loading import replayable
-from upi.objective import PredictionChange, endless_batches
+from upi.objective import PredictionChange
 from upi.perturbation import Perturbation, as_perturbation
+from upi.preparation import endless_batches
 from upi.types import Loader, Progress
 
 
@@ -38,8 +39,8 @@ class ClassUAP(IterativeAttack):
         """
         loader = replayable(loader)
         objective = PredictionChange(self.ceiling)
-        with self.fitting(loader, None) as (model, first):
+        with self.fitting(loader, None, objective) as (model, first):
             stream = endless_batches(model, objective, loader, correct_only=self.paper)
-            slope = UniversalSlope(model, objective, stream, 0.0, self.seed)
+            slope = UniversalSlope(model, objective, stream, 0.0, self.seed, rise=self.rise)
             result = raise_shared(slope, self.ball, self.rule, tuple(first.shape[1:]), progress=progress)
         return as_perturbation(result.delta, self.ball, self.record(history=list(result.history)))

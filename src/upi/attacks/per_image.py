@@ -10,6 +10,7 @@ from torch import Tensor
 from upi.attacks.ascent import Slope, ascend
 from upi.attacks.base import SURROGATE_BETA, IterativeAttack, check_price
 from upi.errors import ConfigError
+from upi.fast import trusted
 from upi.loading import check_images
 from upi.objective import MapChange, gradients, require_gradient
 from upi.perturbation import in_box
@@ -76,10 +77,12 @@ class PerImageAttack(IterativeAttack):
         with model.frozen():
             placed = model.place(x)
             target = target.to(placed.device)
-            original = Batch(placed, target, objective.clean(model, placed, target), 0)
-            with model.smoothed(self.beta(self.surrogate)):
-                smooth = Batch(placed, target, objective.clean(model, placed, target), 0)
-            search = _Search(self, objective, original, smooth)
+            original = objective.batch(model, placed, target)
+            beta = self.beta(self.surrogate)
+            quick = trusted(model, objective, placed, beta)
+            with model.smoothed(beta, fast=quick):
+                smooth = objective.batch(model, placed, target)
+            search = _Search(self, objective, original, smooth, quick)
             start = self.ball.sample(tuple(x.shape), generator(self.seed, "per-image"))
             final = ascend(search, model.place(start), self.ball, self.rule).delta
             search.keep(final)
@@ -89,8 +92,10 @@ class PerImageAttack(IterativeAttack):
 class _Search:
     """The slope of all images at once, remembering the best perturbation of each."""
 
-    def __init__(self, attack: PerImageAttack, objective: MapChange, original: Batch, smooth: Batch) -> None:
-        self.attack, self.objective = attack, objective
+    def __init__(
+        self, attack: PerImageAttack, objective: MapChange, original: Batch, smooth: Batch, quick: bool
+    ) -> None:
+        self.attack, self.objective, self.quick, self.rise = attack, objective, quick, attack.rise
         self.original, self.smooth = original, smooth
         self.best = torch.zeros_like(original.x)
         self.value = torch.full(
@@ -102,8 +107,8 @@ class _Search:
     def __call__(self, delta: Tensor, step: int) -> Slope:
         model, where = self.attack.classifier, f"per-image step {step}"
         point = in_box(self.smooth.x + delta)
-        with model.smoothed(self.attack.beta(self.attack.surrogate)):
-            here = gradients(model, self.objective, self.smooth, point, where=where)
+        with model.smoothed(self.attack.beta(self.attack.surrogate), fast=self.quick):
+            here = gradients(model, self.objective, self.smooth, point, where=where, step=self.rise)
         if step == 0:
             require_gradient(here.gradient, where=where)
         left = self.attack.steps - step

@@ -13,7 +13,7 @@ from upi.averaging import weighted_mean
 from upi.balls import Ball
 from upi.classifier import Classifier
 from upi.distributed import shard
-from upi.objective import Objective, gradients, require_gradient
+from upi.objective import Objective, Rise, gradients, require_gradient, rise
 from upi.perturbation import in_box
 from upi.seeding import generator, normal_like
 from upi.types import Batch, Progress
@@ -29,15 +29,15 @@ class UniversalSlope:
     sigma: float
     seed: int
     clip: bool = False
+    rise: Rise = rise
 
     def __call__(self, delta: Tensor, step: int) -> Slope:
         batch = next(self.stream)
         noise = self.sigma * normal_like(batch.x, generator(self.seed, "smoothing", step, shard()))
         point = batch.x + delta + noise
         where = f"step {step}"
-        here = gradients(
-            self.model, self.objective, batch, in_box(point) if self.clip else point, where=where
-        )
+        seen = in_box(point) if self.clip else point
+        here = gradients(self.model, self.objective, batch, seen, where=where, step=self.rise)
         rows = here.gradient
         if self.clip:
             rows = rows * ((point >= 0) & (point <= 1))

@@ -10,10 +10,11 @@ from upi.attacks.base import IterativeAttack, check_price, check_sigma, default_
 from upi.attacks.universal import UniversalSlope, raise_shared
 from upi.classifier import Classifier
 from upi.loading import replayable
-from upi.objective import MapChange, endless_batches, gradients, require_gradient
+from upi.objective import MapChange, gradients, require_gradient
 from upi.perturbation import Perturbation, as_perturbation
+from upi.preparation import endless_batches
 from upi.seeding import generator
-from upi.types import Batch, Loader, Progress
+from upi.types import Loader, Progress
 
 
 @dataclass(frozen=True)
@@ -70,13 +71,13 @@ class UPIGrad(IterativeAttack):
         """
         loader = replayable(loader)
         objective = MapChange(self.map, self.change, self.prediction_price)
-        with self.fitting(loader, self.beta(self.surrogate)) as (model, first):
+        with self.fitting(loader, self.beta(self.surrogate), objective) as (model, first):
             dim = first[0].numel()
             sigma = default_sigma(self.ball, dim, 0.1) if self.sigma is None else float(self.sigma)
             stream = endless_batches(model, objective, loader, correct_only=self.paper)
             if self.prediction_price:
                 self._probe(model, first)
-            slope = UniversalSlope(model, objective, stream, sigma, self.seed, self.clip)
+            slope = UniversalSlope(model, objective, stream, sigma, self.seed, self.clip, self.rise)
             result = raise_shared(slope, self.ball, self.rule, tuple(first.shape[1:]), progress=progress)
         return as_perturbation(
             result.delta, self.ball, self.record(sigma=sigma, history=list(result.history))
@@ -85,7 +86,7 @@ class UPIGrad(IterativeAttack):
     def _probe(self, model: Classifier, x: Tensor) -> None:
         """Refuse a map without attack gradient, which the price's own gradient would hide."""
         objective, target = MapChange(self.map, self.change), model.predict(x)
-        batch = Batch(x, target, objective.clean(model, x, target), 0)
+        batch = objective.batch(model, x, target)
         shift = self.ball.sample((1, *x.shape[1:]), generator(self.seed, "start"))
         here = gradients(model, objective, batch, x + model.place(shift), where="probe")
         require_gradient(here.gradient, where="probe")

@@ -15,8 +15,9 @@ from upi.curvature import ROWS, CurvatureOperator, GradientRows, RowPlan, Source
 from upi.errors import ConfigError, unknown_name
 from upi.linalg import EigenResult, Operator, gram, power, sketch
 from upi.loading import replayable
-from upi.objective import MapChange, batches
+from upi.objective import MapChange
 from upi.perturbation import Perturbation, as_perturbation, in_box
+from upi.preparation import batches
 from upi.types import Loader, Progress
 
 Solver = Callable[["UPIPCA", Operator], EigenResult]
@@ -131,7 +132,8 @@ class UPIPCA(Attack):
         held_out = loader if select is None else replayable(select)
         objective = MapChange(self.map, self.change)
         beta = None if self.rows == "stein" else self.beta(self.surrogate)
-        with self.fitting(loader, beta) as (model, first):
+        differentiated = None if self.rows == "stein" else objective
+        with self.fitting(loader, beta, differentiated) as (model, first):
             shape = first.shape[1:]
             sigma = self.deviation(first[0].numel())
             source = Source(model, objective, loader, correct_only=self.paper, progress=progress)

@@ -110,7 +110,7 @@ def spectrum(lab: Lab, table1: list[Outcome]) -> Outcome:
         attack = UPIPCA(lab.model(settings.lead), **spec.shared(spec.seed), clip=spec.clip, draws=1)
         loader = lab.splits(cell.work).fit
         objective = MapChange(attack.map, attack.change)
-        with attack.fitting(loader, attack.beta("auto")) as (model, first):
+        with attack.fitting(loader, attack.beta("auto"), objective) as (model, first):
             source = Source(model, objective, loader, correct_only=attack.paper, progress=progress)
             plan = RowPlan(attack.deviation(first[0].numel()), 1, spec.seed, spec.clip)
             rows = GradientRows(source, rows="gradient", plan=plan)

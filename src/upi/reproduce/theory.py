@@ -135,7 +135,7 @@ def _on(attack: UPIPCA, model: Classifier, x: Tensor, seed: int) -> dict[str, An
     with model.frozen():
         target = model.predict(x)
         with model.smoothed(attack.beta(attack.surrogate)):
-            batch = Batch(x, target, objective.clean(model, x, target), 0)
+            batch = objective.batch(model, x, target)
             return _statements(model, objective, batch, delta, attack.deviation(x[0].numel()), seed)
 
 

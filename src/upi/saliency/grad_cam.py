@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from upi.errors import ConfigError, ModelError
 from upi.saliency.reduce import normalise_maps
-from upi.saliency.score import score
+from upi.saliency.score import check_classes, score
 from upi.types import Network
 
 #: The smallest side of a feature map that is chosen by itself, where there is one as large.
@@ -114,7 +114,10 @@ class GradCAM:
         with torch.enable_grad():
             point = x if differentiable else x.detach().requires_grad_()
             with _listening(net, self.layer) as features:
-                total = score(model(point), target, self.score).sum()
+                logits = model(point)
+            if not differentiable:
+                check_classes(logits, target)
+            total = score(logits, target, self.score).sum()
             caught = features()
             (slope,) = torch.autograd.grad(total, caught, create_graph=differentiable)
         grid, weights = as_grid(caught), as_grid(slope)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from upi.errors import ConfigError, unknown_name
 from upi.saliency.reduce import normalise_maps, reduce_channels
-from upi.saliency.score import input_gradient, score
+from upi.saliency.score import copies_at_once, input_gradient, score
 from upi.types import Network
 
 Quadrature = tuple[list[float], list[float]]  # nodes in [0, 1], weights that sum to 1
@@ -68,17 +68,24 @@ class IntegratedGradients:
         if self.steps < 1:
             raise ConfigError(f"integrated gradients need at least 1 step, got {self.steps}")
 
+    @property
+    def passes(self) -> int:
+        """Passes through the network per image."""
+        return self.steps
+
     def _baseline(self, x: Tensor) -> Tensor:
         return torch.as_tensor(self.baseline, dtype=x.dtype, device=x.device).expand_as(x)
 
     def attribution(self, model: Network, x: Tensor, target: Tensor) -> Tensor:
         """Signed attributions (N, C, H, W) before reduction and normalisation."""
         start = self._baseline(x)
-        nodes, weights = RULES[self.rule](self.steps)
+        nodes, weights = (torch.tensor(v).to(x).view(-1, 1, 1, 1, 1) for v in RULES[self.rule](self.steps))
         mean = torch.zeros_like(x)
-        for node, weight in zip(nodes, weights, strict=True):
-            point = start + node * (x - start)
-            mean = mean + weight * input_gradient(model, point, target, self.score)
+        for some in copies_at_once(self.steps, len(x)):
+            points = start + nodes[some] * (x - start)
+            classes = target.repeat(len(points))
+            slopes = input_gradient(model, points.flatten(0, 1), classes, self.score)
+            mean = mean + (weights[some] * slopes.view_as(points)).sum(0)
         return (x - start) * mean if self.multiply_by_inputs else mean
 
     def __call__(self, model: Network, x: Tensor, target: Tensor) -> Tensor:

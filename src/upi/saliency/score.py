@@ -6,7 +6,7 @@ keeps its gradient where the textbook formula rounds 1 - p_c to zero.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -51,24 +51,46 @@ def score(logits: Tensor, target: Tensor, kind: str) -> Tensor:
 
     Raises:
         ConfigError: ``kind`` is unknown.
-        ModelError: A class index is outside the model's K classes.
     """
     if kind not in SCORES:
         raise unknown_name("score", kind, SCORES)
+    return SCORES[kind](logits, target)
+
+
+def check_classes(logits: Tensor, target: Tensor) -> None:
+    """Raise ``ModelError`` if a class index is outside the model's K classes."""
     if int(target.max()) >= logits.shape[1] or int(target.min()) < 0:
         raise ModelError(f"class {int(target.max())} asked for, the model has {logits.shape[1]} classes")
-    return SCORES[kind](logits, target)
 
 
 def input_gradient(model: Network, x: Tensor, target: Tensor, kind: str) -> Tensor:
     """Gradient of the score with respect to the images, (N, C, H, W).
 
     It can itself be differentiated exactly when ``x`` requires a gradient; otherwise
-    no second-order graph is built.
+    no second-order graph is built. Classes are checked only then: an attack has explained the
+    clean images before, and looking at numbers would stall an accelerator in every step.
+
+    Raises:
+        ConfigError: ``kind`` is unknown.
+        ModelError: A class index is outside the model's K classes.
     """
     differentiable = x.requires_grad and torch.is_grad_enabled()
     with torch.enable_grad():
         point = x if differentiable else x.detach().requires_grad_()
-        total = score(model(point), target, kind).sum()
+        logits = model(point)
+        if not differentiable:
+            check_classes(logits, target)
+        total = score(logits, target, kind).sum()
         (gradient,) = torch.autograd.grad(total, point, create_graph=differentiable)
     return gradient
+
+
+#: Images that go through the network together where a map looks at many copies of each.
+TOGETHER = 128
+
+
+def copies_at_once(copies: int, images: int) -> Iterator[slice]:
+    """Copies 0, 1, ... in groups that together hold about ``TOGETHER`` images, at least one copy."""
+    size = max(1, TOGETHER // images)
+    for first in range(0, copies, size):
+        yield slice(first, min(first + size, copies))

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from upi.errors import ConfigError
 from upi.saliency.reduce import normalise_maps, reduce_channels
-from upi.saliency.score import input_gradient
+from upi.saliency.score import copies_at_once, input_gradient
 from upi.seeding import generator
 from upi.types import Network
+
+
+@lru_cache(maxsize=8)
+def _noise(seed: int, copies: int, shape: torch.Size) -> Tensor:
+    """Standard normal images (copies, C, H, W); remembered, because every call needs the same."""
+    return torch.stack(
+        [torch.randn(shape, generator=generator(seed, "smoothgrad", copy)) for copy in range(copies)]
+    )
 
 
 @dataclass(frozen=True)
@@ -46,12 +55,20 @@ class SmoothGrad:
                 f"SmoothGrad needs samples >= 1 and noise >= 0, got {self.samples} and {self.noise}"
             )
 
+    @property
+    def passes(self) -> int:
+        """Passes through the network per image."""
+        return self.samples
+
     def __call__(self, model: Network, x: Tensor, target: Tensor) -> Tensor:
         """Maps (N, H, W) of images (N, C, H, W) for classes (N,)."""
         total = torch.zeros_like(x[:, 0])
-        for copy in range(self.samples):
-            rng = generator(self.seed, "smoothgrad", copy)
-            noise = self.noise * torch.randn(x.shape[1:], generator=rng).to(x)
-            gradient = input_gradient(model, x + noise, target, self.score)
-            total = total + reduce_channels(gradient, self.reduce)
+        noise = _noise(self.seed, self.samples, x.shape[1:])
+        for some in copies_at_once(self.samples, len(x)):
+            points = x + self.noise * noise[some].to(x)[:, None]
+            classes = target.repeat(len(points))
+            slopes = input_gradient(model, points.flatten(0, 1), classes, self.score)
+            total = total + reduce_channels(slopes, self.reduce).view(
+                *points.shape[:2], *total.shape[1:]
+            ).sum(0)
         return normalise_maps(total / self.samples, self.normalize)

@@ -1,0 +1,83 @@
+"""Convolution with frozen weights: its two derivatives are a transposed and a plain convolution.
+
+Autograd's second derivative of a convolution also prepares the weights' and costs half again as
+much; a convolution with frozen weights keeps nothing but the weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class _Geometry:
+    stride: Pair
+    padding: Pair
+    dilation: Pair
+    groups: int
+    rest: Pair  # rows and columns at the end that no window reaches
+
+
+class _Convolve(Function):
+    """The linear map x to w * x."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, how: _Geometry) -> Tensor:
+        ctx.weight, ctx.how = weight, how
+        return torch.conv2d(x, weight, bias, how.stride, how.padding, how.dilation, how.groups)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        return _Transposed.apply(grad, ctx.weight, ctx.how), None, None, None
+
+
+class _Transposed(Function):
+    """Its adjoint."""
+
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor, weight: Tensor, how: _Geometry) -> Tensor:
+        ctx.weight, ctx.how = weight, how
+        return torch.conv_transpose2d(
+            grad, weight, None, how.stride, how.padding, how.rest, how.groups, how.dilation
+        )
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return _Convolve.apply(grad, ctx.weight, None, ctx.how), None, None
+
+
+def pair(size: Any) -> Pair:
+    """(rows, columns) from a number or two."""
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[-1]))
+
+
+def conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Tensor:
+    """``torch.conv2d``; the weights must not require a gradient.
+
+    Goes through torch's own derivatives where weights are trained, padding is given by name, or
+    autocast chooses the precision.
+    """
+    frozen = not weight.requires_grad and (bias is None or not bias.requires_grad)
+    plain = isinstance(padding, str) or input.ndim != 4 or torch.is_autocast_enabled(input.device.type)
+    if plain or not (frozen and input.requires_grad and torch.is_grad_enabled()):
+        return torch.conv2d(input, weight, bias, stride, padding, dilation, groups)
+    steps, edges, gaps = pair(stride), pair(padding), pair(dilation)
+    sizes = zip(input.shape[2:], weight.shape[2:], steps, edges, gaps, strict=True)
+    rows, columns = ((n + 2 * e - g * (k - 1) - 1) % s for n, k, s, e, g in sizes)
+    out: Tensor = _Convolve.apply(input, weight, bias, _Geometry(steps, edges, gaps, groups, (rows, columns)))
+    return out

@@ -1,0 +1,112 @@
+"""The compiled step is the plain step."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import upi
+from tests.conftest import Batches, images
+from upi.compiled import CompiledRise, record
+from upi.errors import ConfigError, FallbackWarning
+from upi.objective import MapChange, Objective, PredictionChange, rise
+from upi.saliency import Gradient, IntegratedGradients, SmoothGrad
+from upi.types import Batch
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+L2 = upi.dissimilarity.relative_l2
+OBJECTIVES: dict[str, Objective] = {
+    "gradient": MapChange(Gradient(), L2),
+    "softmax": MapChange(Gradient(score="softmax"), L2),
+    "priced": MapChange(Gradient(), L2, prediction_price=0.5),
+    "integrated": MapChange(IntegratedGradients(steps=3), L2),
+    "smoothgrad": MapChange(SmoothGrad(samples=2), upi.dissimilarity.cosine),
+    "prediction": PredictionChange(),
+}
+
+
+def _problem(net: nn.Module, objective: Objective) -> tuple[upi.Classifier, Batch, Tensor]:
+    model, x = upi.Classifier(net), images(5)
+    shift = 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    return model, objective.batch(model, x, model.predict(x)), x + shift
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("fast", [True, False])
+def test_the_recorded_step_is_the_step_on_other_images_too(
+    name: str, fast: bool, relu_net: nn.Module
+) -> None:
+    objective = OBJECTIVES[name]
+    model, batch, point = _problem(relu_net, objective)
+    with model.smoothed(5.0, fast=fast):
+        step = CompiledRise(backend="eager")
+        step(model, objective, batch, point)
+        assert step.graph is not None
+        other = Batch(batch.x, batch.target.flip(0), batch.clean.flip(0), 0, batch.margin, batch.scale)
+        found, expected = (
+            step(model, objective, other, point - 0.2),
+            rise(model, objective, other, point - 0.2),
+        )
+    torch.testing.assert_close(found.values, expected.values)
+    torch.testing.assert_close(found.gradient, expected.gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_the_recorded_step_looks_at_no_number(relu_net: nn.Module) -> None:
+    """Nothing in it stalls an accelerator: no value is read back."""
+    model, batch, point = _problem(relu_net, OBJECTIVES["priced"])
+    with model.smoothed(5.0):
+        graph = record(model, OBJECTIVES["priced"], batch, point)
+    assert "_local_scalar_dense" not in str(getattr(graph, "code", ""))
+    assert "conv" in str(getattr(graph, "code", ""))
+
+
+def test_batches_of_another_shape_take_the_plain_step(relu_net: nn.Module) -> None:
+    objective = OBJECTIVES["gradient"]
+    model, batch, point = _problem(relu_net, objective)
+    with model.smoothed(5.0):
+        step = CompiledRise(backend="eager")
+        step(model, objective, batch, point)
+        keep = torch.tensor([True, False, True, False, False])
+        found = step(model, objective, batch.take(keep), point[keep])
+        expected = rise(model, objective, batch.take(keep), point[keep])
+    torch.testing.assert_close(found.gradient, expected.gradient)
+
+
+@pytest.mark.parametrize(
+    ("backend", "message"),
+    [
+        (lambda graph, inputs: 1 / 0, "could not be compiled"),
+        (lambda graph, inputs: lambda *a: tuple(-v for v in graph(*a)), "differs from the plain one"),
+    ],
+)
+def test_a_compiler_that_fails_or_errs_is_left_with_one_warning(
+    backend: Callable[..., object], message: str, relu_net: nn.Module
+) -> None:
+    objective = OBJECTIVES["gradient"]
+    model, batch, point = _problem(relu_net, objective)
+    with model.smoothed(5.0):
+        step = CompiledRise(backend=backend)
+        with pytest.warns(FallbackWarning, match=message) as caught:
+            first = step(model, objective, batch, point)
+        again = step(model, objective, batch, point)
+    assert len([w for w in caught if w.category is FallbackWarning]) == 1
+    torch.testing.assert_close(first.gradient, rise(model, objective, batch, point).gradient, rtol=1, atol=1)
+    torch.testing.assert_close(first.gradient.shape, again.gradient.shape)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling for the CPU needs a C++ compiler")
+def test_compiled_and_plain_fits_agree(relu_net: nn.Module, loader: Batches) -> None:
+    found = [
+        upi.UPIGrad(relu_net, eps=1.0, steps=5, prediction_price=0.5, compile=how).fit(loader).delta
+        for how in (True, False)
+    ]
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+
+
+def test_an_unknown_mode_is_refused(relu_net: nn.Module) -> None:
+    with pytest.raises(ConfigError, match="unknown compile mode 'fast'; known: default"):
+        upi.UPIGrad(relu_net, eps=1.0, compile="fast")
