@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+DEVICE ?= cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test format clean
+.PHONY: help install demo test bench format clean
 
 help: ## Say what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -26,6 +27,11 @@ test: $(INSTALLED) ## Lint, check types, run the whole test suite
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+bench: $(INSTALLED) ## Measure speed and memory beside the alternatives (half an hour), write docs/benchmarks.md
+	$(BIN)/python -m pytest benchmarks -o python_files='bench_*.py' -o filterwarnings=default -p no:cacheprovider -q \
+		--device $(DEVICE) --benchmark-json=benchmarks/results/$(DEVICE).json
+	$(BIN)/python -m benchmarks.tables
 
 format: $(INSTALLED) ## Format the code
 	$(BIN)/ruff format .

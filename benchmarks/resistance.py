@@ -32,7 +32,6 @@ from upi.perturbation import Perturbation
 from upi.types import Perturber
 from upi.zoo.classifiers import load_trained
 from upi.zoo.datasets import load_parts
-from upi.zoo.folding import folded
 
 HEAD = """# Why a network resists, measured
 
@@ -52,7 +51,7 @@ class Bench:
         parts = load_parts(dataset, SIZES, seed=0)
         self.fit, self.select, self.test = parts["fit"], parts["select"], parts["test"].batches(100)
         path = Path("runs") / f"reproduce-{dataset}" / "classifiers" / "vgg16.safetensors"
-        self.model = upi.Classifier(folded(load_trained(path).net))
+        self.model = upi.Classifier(load_trained(path).net)
 
     def head(self, title: str, options: str) -> None:
         print(f"\n## {title}\n\n| {options} | map change | changed predictions |\n|---|---|---|", flush=True)
@@ -103,13 +102,15 @@ def work(bench: Bench) -> None:
     bench.grad("80 x 32, 400")
     bench.grad("120 x 32, 400", steps=120)
     bench.grad("300 x 64, 1000", steps=300, batch=64, images=1000)
-    bench.grad("120 x 32, 400, momentum 0.9, step_size 1", steps=120, momentum=0.9, step_size=1.0)
+    for momentum, step_size in ((0.0, 2.0), (0.9, 1.0), (0.9, 2.0)):
+        words = f"120 x 32, 400, momentum {momentum}, step_size {step_size:g}"
+        bench.grad(words, steps=120, momentum=momentum, step_size=step_size)
     bench.noise_line()
 
 
 def cube(bench: Bench, eps: str) -> None:
     bench.head(f"l-inf ball: UPI-Grad, {bench.dataset}, l-inf {eps}", "momentum")
-    for momentum in (0.0, 0.9):
+    for momentum in (0.0, 0.5, 0.9):
         bench.grad(f"{momentum}", norm="linf", eps=eps, momentum=momentum)
     bench.noise_line()
 

@@ -21,19 +21,24 @@ from upi.loading import count_of, samples
 from upi.objective import MapChange, gradients, require_gradient
 from upi.perturbation import in_box
 from upi.preparation import batches
+from upi.recall import Recall
 from upi.smoothing import Smoothing
 from upi.types import Batch, Dissimilarity, Loader, Progress
 
 
 @dataclass(frozen=True)
 class Source:
-    """The images an operator runs over, and how they are explained."""
+    """The images an operator runs over, and how they are explained.
+
+    Solvers of several passes should give a ``recall``, so that clean images are explained once.
+    """
 
     model: Classifier
     objective: MapChange
     loader: Loader
     correct_only: bool = False
     progress: Progress | None = None
+    recall: Recall | None = None
 
     @property
     def dim(self) -> int:
@@ -43,7 +48,10 @@ class Source:
     def batches(self) -> Iterator[Batch]:
         """One pass of prepared batches."""
         total = count_of(self.loader)
-        for batch in batches(self.model, self.objective, self.loader, correct_only=self.correct_only):
+        found = batches(
+            self.model, self.objective, self.loader, correct_only=self.correct_only, recall=self.recall
+        )
+        for batch in found:
             yield batch
             if self.progress is not None:
                 self.progress(batch.index + 1, total)

@@ -126,3 +126,27 @@ def test_power_reports_that_it_has_not_converged() -> None:
     assert not early.converged
     assert early.residual > 0.05 > late.residual
     assert len(early.history) == 2
+
+
+@pytest.mark.parametrize("shape", [(900, 700), (600, 1300)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gram_of_large_matrices_is_exact_as_well(shape: tuple[int, int], dtype: torch.dtype) -> None:
+    """Iterated, not decomposed: 20 values and 5 vectors against NumPy, with a flat spectrum."""
+    matrix = torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    matrix = (matrix * torch.arange(1, shape[1] + 1).double() ** -0.2).to(dtype)
+    result = gram(MatrixRows(matrix), components=5)
+    _, singular, right = np.linalg.svd(matrix.double().numpy(), full_matrices=False)
+    assert result.iterations > 1  # the iterated path was taken
+    np.testing.assert_allclose(result.values.numpy() * shape[0], singular[:20] ** 2, rtol=1e-6)
+    cosines = np.abs((result.vectors.numpy() * right[:5]).sum(1))
+    assert cosines.min() > 1 - 1e-6
+
+
+def test_gram_of_rows_that_do_not_fit_keeps_their_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setattr(sys.modules["upi.linalg.gram"], "STORED", 100 * 30 * 8)
+    matrix = planted(400, 30, ratio=0.9)
+    result = gram(MatrixRows(matrix, batch_size=64))
+    singular = np.linalg.svd(matrix.numpy(), compute_uv=False)
+    np.testing.assert_allclose(result.values.numpy() * 400, singular[:20] ** 2, atol=1e-12)

@@ -179,7 +179,7 @@ class IterativeAttack(Attack):
 
     steps: int = 200
     step_size: float = 2.0
-    momentum: float = 0.0
+    momentum: float = 0.5
     compile: bool | str = False
 
     def __post_init__(self) -> None:

@@ -18,6 +18,7 @@ from upi.loading import replayable
 from upi.objective import MapChange
 from upi.perturbation import Perturbation, as_perturbation, in_box
 from upi.preparation import batches
+from upi.recall import Recall
 from upi.types import Loader, Progress
 
 Solver = Callable[["UPIPCA", Operator], EigenResult]
@@ -136,7 +137,9 @@ class UPIPCA(Attack):
         with self.fitting(loader, beta, differentiated) as (model, first):
             shape = first.shape[1:]
             sigma = self.deviation(first[0].numel())
-            source = Source(model, objective, loader, correct_only=self.paper, progress=progress)
+            several = self.solver == "power" or self.rows == "curvature"
+            recall = Recall(loader) if several else None
+            source = Source(model, objective, loader, self.paper, progress, recall)
             result = SOLVERS[self.solver](self, self._operator(source, sigma))
         candidates = self.ball.extreme(result.vectors.to(torch.float32).view(-1, *shape))
         candidates = torch.cat([candidates, -candidates])

@@ -33,7 +33,7 @@ class DataOptions(BaseModel):
     n_select: int = Field(250, ge=0)
     n_test: int | None = Field(1000, ge=0)
     split_seed: int = 0
-    batch_size: int = Field(64, ge=1)
+    batch_size: int = Field(32, ge=1)
 
     @classmethod
     def given(cls, context: typer.Context, **instead: Any) -> DataOptions:

@@ -71,7 +71,7 @@ def fit_command(
     n_select: NSelect = 250,
     n_test: NTest = 1000,
     split_seed: SplitSeed = 0,
-    batch_size: BatchSize = 64,
+    batch_size: BatchSize = 32,
     device: Device = "auto",
     out: Out = Path("runs/fit"),
     seed: Seed = 0,

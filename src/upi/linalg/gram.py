@@ -1,16 +1,33 @@
-"""Exact eigenpairs in float64, by the smaller of the two Gram matrices."""
+"""Exact leading eigenpairs of stored rows, or of a dense matrix where rows cannot be kept.
+
+Small problems are decomposed densely in float64. Larger ones are iterated on the stored rows,
+from the side that is shorter, until the residuals leave nothing to improve: a dense decomposition of a
+few thousand rows would take longer than computing them.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from upi.errors import ConfigError
-from upi.linalg.operator import Operator, RowOperator
+from upi.linalg.krylov import krylov
+from upi.linalg.operator import Operator, RowOperator, Term
 from upi.linalg.result import EigenResult
 
 #: Largest dense matrix side: 12,288 = 3 x 64 x 64, 1.2 GB in float64.
 MAX_SIDE = 12_288
+#: Side up to which a dense decomposition is the quickest.
+DENSE_SIDE = 512
+#: Bytes of rows that are kept.
+STORED = 2 * 2**30
+#: Relative residual at which an iterated pair counts as exact: the error of its value is the square.
+RESIDUAL = 1e-5
+#: Columns of the Krylov space at the most.
+RANK = 480
 
 
 def _leading(matrix: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -18,37 +35,80 @@ def _leading(matrix: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return values.flip(0)[:count].clamp_min(0), vectors.flip(1)[:, :count].T.contiguous()
 
 
-def _from_covariance(operator: Operator, count: int) -> tuple[Tensor, Tensor]:
-    return _leading(operator.matmat(torch.eye(operator.dim, dtype=torch.float64)), count)
+def _exact(values: Tensor, vectors: Tensor, components: int) -> EigenResult:
+    return EigenResult(values, vectors[:components], 0.0, 1, converged=True, cosine_bound=1.0)
 
 
-def _from_samples(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
+class _Stored(Operator):
+    """G^T G / n, or G G^T / n where rows are fewer than columns; products in the rows' precision."""
+
+    def __init__(self, rows: Tensor) -> None:
+        self.wide = rows.shape[0] < rows.shape[1]
+        self.rows = rows.T if self.wide else rows
+        self.dim, self.count = min(rows.shape), rows.shape[0]
+
+    def _product(self, block: Tensor) -> Tensor:
+        # few long rows times the matrix: ten times faster than the matrix times a few columns
+        across = block.T.to(self.rows).contiguous() @ self.rows.T
+        product: Tensor = (across @ self.rows).T
+        return product.double()
+
+    def terms(self) -> Iterator[Term]:
+        yield Term(self._product, self.count)
+
+    def right(self, vectors: Tensor) -> Tensor:
+        """Right singular vectors (k, d) from those of the shorter side."""
+        if not self.wide:
+            return vectors
+        found = (vectors.to(self.rows) @ self.rows.T).double()
+        norms = torch.linalg.vector_norm(found, dim=1, keepdim=True)
+        unit: Tensor = found / norms.clamp_min(torch.finfo(torch.float64).tiny)
+        return unit
+
+
+def _dense(rows: Tensor, components: int, keep: int) -> EigenResult:
     g = rows.double()
-    values, left = _leading(g @ g.T / g.shape[0], count)
+    if g.shape[0] > g.shape[1]:
+        return _exact(*_leading(g.T @ g / g.shape[0], keep), components)
+    values, left = _leading(g @ g.T / g.shape[0], keep)
     right = left @ g
     norms = torch.linalg.vector_norm(right, dim=1, keepdim=True)
-    return values, right / norms.clamp_min(torch.finfo(torch.float64).tiny)
+    return _exact(values, right / norms.clamp_min(torch.finfo(torch.float64).tiny), components)
 
 
-def _from_rows(operator: RowOperator, count: int) -> tuple[Tensor, Tensor]:
-    """Store rows while they are fewer than their width, then only the d x d sum of products."""
+def _from_rows(rows: Tensor, components: int, keep: int) -> EigenResult:
+    if min(rows.shape) > DENSE_SIDE:
+        stored = _Stored(rows)
+        found = krylov(stored, components=components, keep=keep, rank=RANK, tolerance=RESIDUAL, pairs=keep)
+        if found.converged:
+            return replace(found, vectors=stored.right(found.vectors), cosine_bound=1.0)
+    return _dense(rows, components, keep)
+
+
+def _collected(operator: RowOperator, components: int, keep: int) -> EigenResult:
+    """Store rows while they fit, then only the d x d sum of products."""
     stored: list[Tensor] = []
     covariance: Tensor | None = None
-    rows = 0
+    count = 0
     for block in operator.blocks():
-        rows += block.shape[0]
+        count += block.shape[0]
         if covariance is not None:
             covariance += block.double().T @ block.double()
             continue
         stored.append(block)
-        if rows > operator.dim and operator.dim <= MAX_SIDE:
-            g = torch.cat(stored).double()
-            covariance, stored = g.T @ g, []
-        elif rows > MAX_SIDE:
-            raise _too_large(rows)
+        if count > operator.dim and count * operator.dim * block.element_size() > STORED:
+            if operator.dim > MAX_SIDE:
+                raise _too_large(operator.dim)
+            covariance = sum(
+                (part.double().T @ part.double() for part in stored),
+                start=torch.zeros(operator.dim, operator.dim, dtype=torch.float64),
+            )
+            stored = []
+        elif count > MAX_SIDE and count <= operator.dim:
+            raise _too_large(count)
     if covariance is not None:
-        return _leading(covariance / rows, min(count, operator.dim))
-    return _from_samples(torch.cat(stored), min(count, rows))
+        return _exact(*_leading(covariance / count, min(keep, operator.dim)), components)
+    return _from_rows(torch.cat(stored), components, keep)
 
 
 def _too_large(side: int) -> ConfigError:
@@ -60,9 +120,8 @@ def _too_large(side: int) -> ConfigError:
 def gram(operator: Operator, *, components: int = 1, keep: int = 20) -> EigenResult:
     """Exact leading eigenpairs, for reference and for moderate sizes.
 
-    One pass over the data. The Gram matrix is n x n or d x d, whichever is smaller; at most
-    min(n, d) rows are stored. An operator without rows is applied to the identity (d
-    applications).
+    One pass over the data, whose rows are stored (2 GiB at the most; then d x d sums of products
+    take their place). An operator without rows is applied to the identity (d applications).
 
     Args:
         operator: Any operator; a ``RowOperator`` is cheaper.
@@ -72,11 +131,10 @@ def gram(operator: Operator, *, components: int = 1, keep: int = 20) -> EigenRes
     Raises:
         ConfigError: Both n and d exceed ``MAX_SIDE``; use ``sketch``.
     """
-    count = max(components, keep)
+    keep = max(components, keep)
     if isinstance(operator, RowOperator):
-        values, vectors = _from_rows(operator, count)
-    elif operator.dim > MAX_SIDE:
+        return _collected(operator, components, keep)
+    if operator.dim > MAX_SIDE:
         raise _too_large(operator.dim)
-    else:
-        values, vectors = _from_covariance(operator, min(count, operator.dim))
-    return EigenResult(values, vectors[:components], 0.0, 1, converged=True, cosine_bound=1.0)
+    identity = torch.eye(operator.dim, dtype=torch.float64)
+    return _exact(*_leading(operator.matmat(identity), min(keep, operator.dim)), components)

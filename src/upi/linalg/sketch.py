@@ -35,24 +35,26 @@ class FrequentDirections:
         self.filled = 0
         self.count = 0
         self.shed = 0.0
+        self.kept = torch.zeros(0, dtype=torch.float64)  # squared lengths of the rows a shrinking left
 
     def _spectrum(self) -> tuple[Tensor, Tensor]:
-        """Squared singular values and right singular vectors of the filled buffer."""
-        rows = self.buffer[: self.filled]
-        squares, left = torch.linalg.eigh(rows @ rows.T)
-        squares, left = squares.flip(0).clamp_min(0), left.flip(1)
-        right = left.T @ rows
-        norms = torch.linalg.vector_norm(right, dim=1, keepdim=True)
-        return squares, right / norms.clamp_min(torch.finfo(torch.float64).tiny)
+        """Squared singular values and left singular vectors (columns) of the filled buffer."""
+        rows, old = self.buffer[: self.filled], len(self.kept)
+        products = torch.zeros(self.filled, self.filled, dtype=torch.float64)
+        products[:old, :old] = torch.diag(self.kept)  # what was kept is orthogonal
+        products[old:] = rows[old:] @ rows.T
+        squares, left = torch.linalg.eigh(products)  # reads the lower half
+        return squares.flip(0).clamp_min(0), left.flip(1)
 
     def _shrink(self) -> None:
-        squares, right = self._spectrum()
+        squares, left = self._spectrum()
         cut = float(squares[self.rank])
         kept = squares[: self.rank].clone()
         kept[self.spared :] -= cut
-        kept = kept.clamp_min(0).sqrt()
-        self.buffer[: self.rank] = kept[:, None] * right[: self.rank]
-        self.filled = self.rank
+        kept = kept.clamp_min(0)
+        shorter = (kept / squares[: self.rank].clamp_min(torch.finfo(torch.float64).tiny)).sqrt()
+        self.buffer[: self.rank] = (left[:, : self.rank] * shorter).T @ self.buffer[: self.filled]
+        self.filled, self.kept = self.rank, kept
         self.shed += cut
 
     def update(self, rows: Tensor) -> None:
@@ -68,14 +70,15 @@ class FrequentDirections:
 
     def result(self, components: int, keep: int) -> EigenResult:
         """Eigenpairs of B^T B / n, with the bound on the first vector's cosine."""
-        squares, right = self._spectrum()
+        squares, left = self._spectrum()
+        right = left[:, :components].T @ self.buffer[: self.filled]
+        norms = torch.linalg.vector_norm(right, dim=1, keepdim=True)
+        right = right / norms.clamp_min(torch.finfo(torch.float64).tiny)
         gap = float(squares[0] - squares[1]) if len(squares) > 1 else float(squares[0])
         bound = max(0.0, 1 - self.shed / gap) ** 0.5 if gap > 0 else float(self.shed == 0)
         count = max(components, keep)
         values = squares[:count] / self.count
-        return EigenResult(
-            values, right[:components], float("nan"), 1, converged=bound >= CERTIFIED, cosine_bound=bound
-        )
+        return EigenResult(values, right, float("nan"), 1, converged=bound >= CERTIFIED, cosine_bound=bound)
 
 
 def sketch(

@@ -19,7 +19,6 @@ from upi.study import Splits
 from upi.types import Progress
 from upi.zoo.classifiers import Trained, load_trained, trained_or_cached
 from upi.zoo.datasets import Dataset, Parts, load_parts
-from upi.zoo.folding import folded
 from upi.zoo.nets import TITLES
 from upi.zoo.recipes import Plan, plan
 
@@ -117,13 +116,12 @@ class Lab:
             found, cached = self._trained(arch, chosen, progress)
             file = f"classifiers/{arch}.safetensors"
             found.save(self.folder / file)
-            fingerprint = Classifier(folded(found.net)).fingerprint()
             about = {**found.about, "training_seconds": found.about["seconds"]}
             del about["seconds"]
             return {
                 **about,
                 "title": title_of(about),
-                "fingerprint": fingerprint,
+                "fingerprint": Classifier(found.net).fingerprint(),
                 "cached": cached,
                 "files": [file],
             }
@@ -145,15 +143,14 @@ class Lab:
         )
 
     def model(self, arch: str) -> Classifier:
-        """A trained network on the device, batch norm folded into its convolutions.
+        """A trained network on the device.
 
         Raises:
             StageError: Its training failed.
         """
         if arch not in self._models:
             file = need(self.trained[arch])["files"][0]
-            net = folded(load_trained(self.folder / file).net)
-            self._models[arch] = Classifier(net.to(self.device))
+            self._models[arch] = Classifier(load_trained(self.folder / file).net.to(self.device))
         return self._models[arch]
 
     def ready(self) -> list[str]:

@@ -13,7 +13,6 @@ from upi.reproduce.stages import Outcome
 from upi.study import UNIVERSAL, fit
 from upi.types import Progress
 from upi.zoo.classifiers import trained_or_cached
-from upi.zoo.folding import folded
 from upi.zoo.recipes import plan
 
 
@@ -98,7 +97,7 @@ def between_datasets(lab: Lab, table1: list[Outcome]) -> Outcome:
             device=lab.device,
             progress=progress,
         )
-        model = Classifier(folded(trained.net).to(lab.device))
+        model = Classifier(trained.net.to(lab.device))
         spec, work = cell.spec(lab.settings.preset, lab.settings.seed), cell.work
         theirs = batches_of(parts, work, lab.settings.n_transfer, {"name": parts["test"].name})
         found = {

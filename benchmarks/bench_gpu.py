@@ -1,0 +1,83 @@
+"""The step on full-size networks at 224 x 224, for machines with a GPU: ``--device cuda``.
+
+float32 with TF32 off and on, channels last, and the whole step compiled, with and without CUDA graphs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+import torchvision
+from pytest_benchmark.fixture import BenchmarkFixture
+from torch import Tensor, nn
+
+from benchmarks.bench_step import METHODS
+from benchmarks.common import BETA, Problem, Scale, images, lively, network, peak, problem, timed
+from upi.compiled import CompiledRise
+from upi.objective import gradients
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "vgg16": lambda: torchvision.models.vgg16(),
+    "resnet50": lambda: torchvision.models.resnet50(),
+}
+MODES = ("upi, compiled", "upi, compiled with CUDA graphs")
+WAYS = ("unit", "upi", "double backward", "double backward, clean maps each time", "one image at a time")
+BATCH = 32
+
+
+@contextmanager
+def precision(tf32: bool) -> Iterator[None]:
+    """TF32 in matrix products and convolutions, or nowhere."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+def _compiled(task: Problem, mode: str) -> Callable[[], Tensor]:
+    rise = CompiledRise("reduce-overhead" if "graphs" in mode else "default")
+    if task.point.device.type == "cpu":
+        rise = CompiledRise(backend="eager")
+
+    def run() -> Tensor:
+        with task.model.smoothed(BETA):
+            return gradients(task.model, task.objective, task.batch, task.point, where="", step=rise).gradient
+
+    run()
+    assert rise.graph is not None
+    return run
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels last"])
+@pytest.mark.parametrize("tf32", [False, True], ids=("float32", "TF32"))
+@pytest.mark.parametrize("method", [*WAYS, *MODES])
+@pytest.mark.parametrize("arch", NETWORKS)
+def test_gpu_step(
+    benchmark: BenchmarkFixture, arch: str, method: str, tf32: bool, layout: str, scale: Scale
+) -> None:
+    if scale.device == "cpu" and not scale.smoke:
+        pytest.skip("not measured: --device cuda asks for it where there is a GPU")
+    form = torch.channels_last if layout == "channels last" else torch.contiguous_format
+    torch.manual_seed(0)
+    built = network("resnet18", 0.125, 64) if scale.smoke else lively(NETWORKS[arch]())
+    net = built.to(scale.device, memory_format=form)
+    x = images(scale(BATCH, 2), scale(224, 64)).to(scale.device, memory_format=form)
+    with precision(tf32):
+        task = problem(net, x)
+
+        def plain() -> Tensor:
+            return METHODS[method](task)
+
+        run = _compiled(task, method) if method in MODES else plain
+        facts = {"table": "gpu", "arch": arch, "method": method, "tf32": tf32, "layout": layout}
+        found = timed(benchmark, run, rounds=scale.rounds(5), device=scale.device, batch=len(x), **facts)
+        if method != "unit":
+            reference = task.step(fast=False).gradient
+            benchmark.extra_info["error"] = float((found - reference).norm() / reference.norm())
+        if method != "one image at a time":
+            benchmark.extra_info["peak"] = peak(run, scale.device)

@@ -1,0 +1,133 @@
+"""One step of UPI-Grad beside what users would otherwise do, in units of a plain saliency pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+from torch import Tensor
+
+from benchmarks.common import BETA, Problem, Scale, images, network, peak, problem, timed
+from upi.compiled import CompiledRise
+from upi.objective import gradients
+from upi.saliency.reduce import normalise_maps, reduce_channels
+
+NETWORKS = (("vgg16", 0.25), ("vgg16", 1.0), ("resnet18", 0.25), ("resnet18", 1.0), ("vit", 1.0))
+BATCHES = (64, 16)
+#: Rounds: the quick ones often, the slow ones so that a table takes minutes.
+ROUNDS = {"unit": 9, "unit, folded": 9, "upi": 9, "upi, priced": 9, "double backward": 5}
+
+
+def _uncached(task: Problem) -> Tensor:
+    with task.model.smoothed(BETA, fast=False):
+        batch = task.objective.batch(task.model, task.batch.x, task.batch.target)
+        return gradients(task.model, task.objective, batch, task.point, where="").gradient
+
+
+def _one_at_a_time(task: Problem) -> Tensor:
+    """As the paper's own scripts work: each image alone, its clean map computed when it is needed."""
+    found = []
+    with task.model.smoothed(BETA, fast=False):
+        for i in range(len(task.batch)):
+            x, target = task.batch.x[i : i + 1], task.batch.target[i : i + 1]
+            batch = task.objective.batch(task.model, x, target)
+            found.append(
+                gradients(task.model, task.objective, batch, task.point[i : i + 1], where="").gradient
+            )
+    return torch.cat(found)
+
+
+def _logits(task: Problem, point: Tensor) -> Tensor:
+    return task.model(point).gather(1, task.batch.target[:, None]).sum()
+
+
+def _slope_of_maps(task: Problem) -> tuple[Tensor, Tensor]:
+    """The input gradient g, and v = dD/dg: the attack gradient is the Hessian's product with v."""
+    point = task.point.detach().requires_grad_()
+    (g,) = torch.autograd.grad(_logits(task, point), point)
+    g.requires_grad_()
+    maps = normalise_maps(reduce_channels(g, "abs_sum"), "l1")
+    (v,) = torch.autograd.grad(task.objective.dissimilarity(task.batch.clean, maps).sum(), g)
+    return g.detach(), v
+
+
+def _forward_over_reverse(task: Problem) -> Tensor:
+    with task.model.smoothed(BETA, fast=False):
+        _, v = _slope_of_maps(task)
+        slope = torch.func.grad(lambda point: _logits(task, point))
+        _, product = torch.func.jvp(slope, (task.point,), (v,))
+        return product.detach()
+
+
+def _differences(task: Problem) -> Tensor:
+    """Central difference of the gradient along v, image by image of unit length."""
+    with task.model.smoothed(BETA, fast=False):
+        _, v = _slope_of_maps(task)
+        length = v.flatten(1).norm(dim=1)[:, None, None, None]
+        step = 1e-2 * v / length
+        ends = []
+        for sign in (1, -1):
+            point = (task.point + sign * step).detach().requires_grad_()
+            ends.append(torch.autograd.grad(_logits(task, point), point)[0])
+        return (ends[0] - ends[1]) / 2e-2 * length
+
+
+METHODS: dict[str, Callable[[Problem], Tensor]] = {
+    "unit": lambda task: task.unit(),
+    "unit, folded": lambda task: task.unit(),
+    "upi": lambda task: task.step().gradient,
+    "upi, priced": lambda task: task.step().gradient,
+    "double backward": lambda task: task.step(fast=False).gradient,
+    "double backward, clean maps each time": _uncached,
+    "forward over reverse": _forward_over_reverse,
+    "differences of the gradient": _differences,
+    "one image at a time": _one_at_a_time,
+}
+
+
+def _task(method: str, arch: str, width: float, batch: int, scale: Scale) -> Problem:
+    width, batch = (0.125, 2) if scale.smoke else (width, batch)
+    net = network(arch, width, 32).to(scale.device)
+    x = images(batch, 32).to(scale.device)
+    price = 0.5 if method == "upi, priced" else 0.0
+    return problem(net, x, folded=method == "unit, folded", price=price)
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize(("arch", "width"), NETWORKS)
+@pytest.mark.parametrize("method", METHODS)
+def test_step(
+    benchmark: BenchmarkFixture, method: str, arch: str, width: float, batch: int, scale: Scale
+) -> None:
+    task = _task(method, arch, width, batch, scale)
+
+    def run() -> Tensor:
+        return METHODS[method](task)
+
+    facts = {"table": "step", "arch": arch, "width": width, "batch": batch, "method": method}
+    found = timed(benchmark, run, rounds=scale.rounds(ROUNDS.get(method, 3)), device=scale.device, **facts)
+    if not method.startswith("unit") and "priced" not in method:
+        reference = task.step(fast=False).gradient
+        benchmark.extra_info["error"] = float((found - reference).norm() / reference.norm())
+    if method != "one image at a time":
+        benchmark.extra_info["peak"] = peak(run, scale.device)
+
+
+@pytest.mark.parametrize(("arch", "width"), [("vgg16", 0.25), ("resnet18", 0.25)])
+def test_compiled_step(benchmark: BenchmarkFixture, arch: str, width: float, scale: Scale) -> None:
+    task = _task("upi", arch, width, 64, scale)
+    rise = CompiledRise(backend="eager" if scale.smoke else "inductor")
+
+    def run() -> Tensor:
+        with task.model.smoothed(BETA):
+            return gradients(task.model, task.objective, task.batch, task.point, where="", step=rise).gradient
+
+    run()
+    assert rise.graph is not None
+    facts = {"table": "step", "arch": arch, "width": width, "batch": 64, "method": "upi, compiled"}
+    found = timed(benchmark, run, rounds=scale.rounds(9), device=scale.device, **facts)
+    reference = task.step(fast=False).gradient
+    benchmark.extra_info["error"] = float((found - reference).norm() / reference.norm())
+    benchmark.extra_info["peak"] = peak(run, scale.device)

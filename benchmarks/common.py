@@ -1,0 +1,138 @@
+"""Problems, timing and memory that the benchmarks have in common.
+
+The *unit* is a plain saliency pass: forward and gradient with respect to the input, weights frozen,
+through the softplus network, by autograd. Everything else is counted in it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+from torch import Tensor, nn
+from torch.fx.experimental.optimization import fuse
+
+import upi
+from upi.objective import Gradients, MapChange, gradients
+from upi.types import Batch
+from upi.zoo.nets import NETS
+from upi.zoo.nets.layers import Shape
+
+BETA = 20.0
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Where the work runs and how much of it is done."""
+
+    device: str = "cpu"
+    smoke: bool = False
+
+    def rounds(self, count: int) -> int:
+        return 1 if self.smoke else count
+
+    def __call__(self, full: int, smoke: int) -> int:
+        return smoke if self.smoke else full
+
+
+def lively(net: nn.Module) -> nn.Module:
+    """Batch norms with statistics of their own, as after training."""
+    torch.manual_seed(0)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    return net.eval().requires_grad_(False)
+
+
+@lru_cache(maxsize=1)
+def network(arch: str, width: float, size: int, channels: int = 3) -> nn.Module:
+    torch.manual_seed(0)
+    return lively(NETS[arch](Shape(channels, size, 10), width))
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One step of UPI-Grad: images, their clean maps, and where they are moved to."""
+
+    model: upi.Classifier
+    objective: MapChange
+    batch: Batch
+    point: Tensor
+
+    def unit(self) -> Tensor:
+        """A plain saliency pass through the softplus network; maps (N, H, W)."""
+        with self.model.smoothed(BETA, fast=False):
+            return upi.saliency.explain(self.objective.saliency, self.model, self.point, self.batch.target)
+
+    def step(self, *, fast: bool = True) -> Gradients:
+        """The attack gradient with the clean maps known."""
+        with self.model.smoothed(BETA, fast=fast):
+            return gradients(self.model, self.objective, self.batch, self.point, where="benchmark")
+
+
+def problem(
+    net: nn.Module,
+    x: Tensor,
+    *,
+    saliency: upi.types.SaliencyMap | None = None,
+    price: float = 0.0,
+    folded: bool = False,
+) -> Problem:
+    """The step on images ``x``; with ``folded`` the network's batch norms are folded beforehand."""
+    model = upi.Classifier(fuse(net) if folded else net)
+    objective = MapChange(saliency or upi.saliency.Gradient(), upi.dissimilarity.relative_l2, price)
+    with model.smoothed(BETA, fast=False):
+        batch = objective.batch(model, x, model.predict(x))
+    noise = 0.05 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+    return Problem(model, objective, batch, x + noise.to(x))
+
+
+def images(count: int, size: int, *, channels: int = 3) -> Tensor:
+    return torch.rand(count, channels, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def timed(
+    benchmark: BenchmarkFixture,
+    run: Callable[[], Any],
+    *,
+    rounds: int,
+    device: str = "cpu",
+    warm: bool = True,
+    **facts: Any,
+) -> Any:
+    """Time ``run`` after one call that warms up; ``facts`` go into the record."""
+
+    def synchronised() -> Any:
+        found = run()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return found
+
+    benchmark.extra_info.update(facts)
+    return benchmark.pedantic(synchronised, rounds=rounds, warmup_rounds=int(warm))
+
+
+def peak(run: Callable[[], Any], device: str = "cpu") -> int:
+    """Bytes that one call of ``run`` needs at the most beyond what is there already."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        torch.cuda.synchronize()
+        return int(torch.cuda.max_memory_allocated() - before)
+    import memray
+
+    run()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "trace.bin"
+        with memray.Tracker(file, trace_python_allocators=False):
+            run()
+        return int(memray.FileReader(file).metadata.peak_memory)
