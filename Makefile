@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEVICE ?= cpu
+BENCHMARKS ?= $(patsubst benchmarks/bench_%.py,%,$(wildcard benchmarks/bench_*.py))
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test bench format clean
@@ -29,8 +30,10 @@ test: $(INSTALLED) ## Lint, check types, run the whole test suite
 	$(BIN)/python -m pytest
 
 bench: $(INSTALLED) ## Measure speed and memory beside the alternatives (half an hour), write docs/benchmarks.md
-	$(BIN)/python -m pytest benchmarks -o python_files='bench_*.py' -o filterwarnings=default -p no:cacheprovider -q \
-		--device $(DEVICE) --benchmark-json=benchmarks/results/$(DEVICE).json
+	mkdir -p benchmarks/results/$(DEVICE)
+	for name in $(BENCHMARKS); do $(BIN)/python -m pytest benchmarks/bench_$$name.py -o python_files='bench_*.py' \
+		-o filterwarnings=default -p no:cacheprovider -q --device $(DEVICE) \
+		--benchmark-json=benchmarks/results/$(DEVICE)/$$name.json || exit 1; done
 	$(BIN)/python -m benchmarks.tables
 
 format: $(INSTALLED) ## Format the code

@@ -24,6 +24,9 @@ class Drawn:
     def __init__(self, count: int, size: int) -> None:
         self.count, self.size = count, size
 
+    def __len__(self) -> int:
+        return self.count // BATCH
+
     def __iter__(self) -> Iterator[Tensor]:
         for number in range(self.count // BATCH):
             rng = torch.Generator().manual_seed(number)

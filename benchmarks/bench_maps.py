@@ -29,5 +29,6 @@ def test_maps(benchmark: BenchmarkFixture, method: str, steps: int, what: str, s
     task = problem(net, images(scale(64, 2), 32).to(scale.device), saliency=saliency)
     run = task.unit if what == "map" else task.step
     facts = {"table": "maps", "method": method, "steps": steps, "what": what}
-    timed(benchmark, run, rounds=scale.rounds(3), device=scale.device, **facts)
+    few = steps > 10
+    timed(benchmark, run, rounds=scale.rounds(1 if few else 5), warm=not few, device=scale.device, **facts)
     benchmark.extra_info["peak"] = peak(run, scale.device)

@@ -80,8 +80,9 @@ def main() -> None:
     place = f"{torch.get_num_threads()} thread, torch {torch.__version__.split('+')[0]}"
     print(
         "Simple-gradient map of the logit, l2 radius 2, a network trained with the demo's recipe "
-        f"({place}); fitted on {len(parts['fit'])} digits in batches of 32, measured on the {len(parts['select'])} of the "
-        f"select split, mean over seeds {SEEDS} (the per-image attack: seed 0). Noise of equal norm "
+        f"({place}); fitted on {len(parts['fit'])} digits in batches of 32, measured on the "
+        f"{len(parts['select'])} of the select split, mean over seeds {SEEDS} (the "
+        "per-image attack: seed 0). Noise of equal norm "
         f"changes the maps by {noise:.3f}.\n"
     )
     for title, (build, choices) in SWEEPS.items():

@@ -141,7 +141,7 @@ def power_steps(bench: Bench) -> None:
     """Share of sigma_1^2 that the stochastic power method captures, by first step."""
     attack = upi.UPIPCA(bench.model, eps=bench.eps, clip=True, draws=1)
     loader, objective = bench.fit.first(400).batches(32), MapChange(attack.map, attack.change)
-    with attack.fitting(loader, attack.beta("auto")) as (model, first):
+    with attack.fitting(loader, attack.beta("auto"), objective) as (model, first):
         plan = RowPlan(attack.deviation(first[0].numel()), 1, 0, True)
         rows = GradientRows(Source(model, objective, loader), rows="gradient", plan=plan)
         matrix = torch.cat(list(rows.blocks()))

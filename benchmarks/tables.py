@@ -30,9 +30,10 @@ TITLES = {
 }
 
 
-def records(file: Path, table: str) -> list[Record]:
+def records(folder: Path, table: str) -> list[Record]:
     """What was measured for one table: facts, seconds (least of the rounds) and peak memory."""
-    found = json.loads(file.read_text())["benchmarks"]
+    files = sorted(folder.glob("*.json"))
+    found = [entry for file in files for entry in json.loads(file.read_text())["benchmarks"]]
     return [
         {**entry["extra_info"], "seconds": entry["stats"]["min"], "median": entry["stats"]["median"]}
         for entry in found
@@ -64,9 +65,9 @@ def pick(found: Sequence[Record], **wanted: Any) -> Record | None:
     return next((r for r in found if all(r[key] == value for key, value in wanted.items())), None)
 
 
-def steps(file: Path) -> str:
+def steps(folder: Path) -> str:
     """One block per network and batch: the methods in units."""
-    found, blocks = records(file, "step"), []
+    found, blocks = records(folder, "step"), []
     for key in dict.fromkeys((r["arch"], r["width"], r["batch"]) for r in found):
         mine = [r for r in found if (r["arch"], r["width"], r["batch"]) == key]
         given, strict = pick(mine, method="unit"), pick(mine, method="unit, folded")
@@ -90,8 +91,28 @@ def steps(file: Path) -> str:
     return "\n\n".join(blocks)
 
 
-def maps(file: Path) -> str:
-    found = records(file, "maps")
+def ablation(folder: Path) -> str:
+    """The step with one more part of the fast path at a time, in folded units."""
+    found = records(folder, "ablation")
+    cases = list(dict.fromkeys((r["arch"], r["width"], r["batch"]) for r in found))
+    heads = ["with"]
+    for case in cases:
+        first = next(r for r in found if (r["arch"], r["width"], r["batch"]) == case)
+        heads += [f"{title(first)}, batch {case[2]}", "units"]
+    lines = []
+    for part in dict.fromkeys(r["part"] for r in found if r["part"] != "unit, folded"):
+        line = [part if part.startswith(("autograd", "clean")) else f"+ {part}"]
+        for arch, width, batch in cases:
+            mine = pick(found, arch=arch, width=width, batch=batch, part=part)
+            unit = pick(found, arch=arch, width=width, batch=batch, part="unit, folded")
+            assert mine is not None and unit is not None  # noqa: PT018
+            line += [duration(mine["seconds"]), f"{mine['seconds'] / unit['seconds']:.2f}"]
+        lines.append(line)
+    return markdown(heads, lines)
+
+
+def maps(folder: Path) -> str:
+    found = records(folder, "maps")
     heads = ["map", "steps", "fitting step", "per step, of a simple gradient's", "memory", "map", "memory"]
     lines = []
     base = {r["what"]: r for r in found if r["steps"] == 1}
@@ -116,7 +137,7 @@ def maps(file: Path) -> str:
     return markdown(heads, lines)
 
 
-def pca(file: Path) -> str:
+def pca(folder: Path) -> str:
     jobs = [
         [
             r["job"],
@@ -126,9 +147,9 @@ def pca(file: Path) -> str:
             duration(r["seconds"]),
             f"{r['solver share']:.1%}",
         ]
-        for r in records(file, "pca job")
+        for r in records(folder, "pca job")
     ]
-    found = records(file, "solvers")
+    found = records(folder, "solvers")
     lines = []
     for r in found:
         note = f"certificate {r['certificate']:.3f}" if "certificate" in r else ""
@@ -153,9 +174,9 @@ def pca(file: Path) -> str:
     )
 
 
-def strength(file: Path) -> str:
+def strength(folder: Path) -> str:
     lines = []
-    for r in records(file, "strength"):
+    for r in records(folder, "strength"):
         passes = r["passes to 95 %"]
         lines.append(
             [
@@ -169,9 +190,9 @@ def strength(file: Path) -> str:
     return markdown(["network", "ascent", "passes to 95 %", "map change of the long run", "seeds"], lines)
 
 
-def job(file: Path) -> str:
+def job(folder: Path) -> str:
     lines = []
-    for r in records(file, "job"):
+    for r in records(folder, "job"):
         lines.append(
             [
                 TITLES[r["arch"]],
@@ -188,8 +209,8 @@ def job(file: Path) -> str:
     return markdown(heads, lines)
 
 
-def evaluation(file: Path) -> str:
-    found = records(file, "evaluation")
+def evaluation(folder: Path) -> str:
+    found = records(folder, "evaluation")
     lines = []
     for r in found:
         unit = pick(found, arch=r["arch"], row="unit")
@@ -205,14 +226,14 @@ def evaluation(file: Path) -> str:
     return markdown(["network", "", "per image", "units"], lines)
 
 
-def gpu(file: Path) -> str:
+def gpu(folder: Path) -> str:
     """The GPU table, or a line that says that there is none."""
-    if not file.exists():
+    if not folder.exists():
         return (
             "Not measured: no GPU was at hand. `make bench DEVICE=cuda` fills this table; the code paths are "
             "tested on the CPU."
         )
-    found, lines = records(file, "gpu"), []
+    found, lines = records(folder, "gpu"), []
     for r in found:
         unit = pick(found, arch=r["arch"], method="unit", tf32=r["tf32"], layout=r["layout"])
         assert unit is not None
@@ -235,9 +256,9 @@ def _slope(axes: Axes, x: Sequence[float], y: float, power: float, label: str) -
     axes.plot(values, y * (values / values[0]) ** power, ":", color="#9ca3af", label=label)
 
 
-def growth(file: Path) -> Figure:
+def growth(folder: Path) -> Figure:
     """Time and memory against number of images, image size and parameters, with expected slopes."""
-    found = records(file, "growth")
+    found = records(folder, "growth")
     panels: list[tuple[str, str, str, float | None, float]] = [
         ("images", "images in the pass", "linear", 1.0, 0.0),
         ("image size", "image side (pixels)", "quadratic", 2.0, 2.0),
@@ -268,9 +289,9 @@ def growth(file: Path) -> Figure:
     return figure
 
 
-def strengths(file: Path) -> Figure:
+def strengths(folder: Path) -> Figure:
     """Strength against gradient passes."""
-    found = records(file, "strength")
+    found = records(folder, "strength")
     looks = {
         "upi": ("#c2410c", "-"),
         "plain ascent": ("#6b7280", "-"),
@@ -295,6 +316,7 @@ def strengths(file: Path) -> Figure:
 
 SECTIONS: dict[str, tuple[str, str, Callable[[Path], str]]] = {
     "One step": ("bench_step", "", steps),
+    "What each part is worth": ("bench_ablation", "", ablation),
     "Maps of many passes": ("bench_maps", ": VGG-16 ×0.25, batch 64", maps),
     "UPI-PCA": ("bench_pca", "; the second table is about a stored 2,000 × 3,072 matrix", pca),
     "Time to strength": ("bench_strength", "; a pass is one image in one step", strength),
@@ -305,8 +327,8 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Path], str]]] = {
 
 def main(results: Path = ROOT / "results", docs: Path = DOCS) -> None:
     """Write benchmarks.md and the figures beside it."""
-    file = results / "cpu.json"
-    machine = json.loads(file.read_text())["machine_info"]
+    folder = results / "cpu"
+    machine = json.loads(min(folder.glob("*.json")).read_text())["machine_info"]
     text = [
         "# Benchmarks",
         "    make bench                # and make bench DEVICE=cuda where there is a GPU",
@@ -317,17 +339,17 @@ def main(results: Path = ROOT / "results", docs: Path = DOCS) -> None:
         "and what was tried is in `docs/performance.md`.",
     ]
     for head, (source, note, table) in SECTIONS.items():
-        text += [f"## {head}", f"`benchmarks/{source}.py`{note}", table(file)]
+        text += [f"## {head}", f"`benchmarks/{source}.py`{note}", table(folder)]
         if head == "Time to strength":
-            strengths(file).savefig(docs / "images" / "strength.png")
+            strengths(folder).savefig(docs / "images" / "strength.png")
             text.append("![Strength against gradient passes](images/strength.png)")
-    growth(file).savefig(docs / "images" / "growth.png")
+    growth(folder).savefig(docs / "images" / "growth.png")
     text += [
         "## Growth",
         "`benchmarks/bench_growth.py`",
         "![Time and memory as work grows](images/growth.png)",
     ]
-    text += ["## GPU", "`benchmarks/bench_gpu.py`", gpu(results / "cuda.json")]
+    text += ["## GPU", "`benchmarks/bench_gpu.py`", gpu(results / "cuda")]
     (docs / "benchmarks.md").write_text("\n\n".join(text) + "\n")
 
 

@@ -17,13 +17,14 @@ CASES = """
     (test_step and vgg16-0.25-16) or (compiled_step and vgg16) or (test_maps and (-1- or -5-))
     or (rows_and_solver and small) or (test_solvers and 0.5) or test_images or (image_size and 28)
     or (network_size and 0.125) or (test_strength and small) or (test_job and small)
-    or (test_evaluation and vgg16) or (gpu_step and vgg16 and float32 and contiguous)
+    or (test_evaluation and vgg16) or test_ladder or (gpu_step and vgg16 and float32 and contiguous)
 """
 
 
 def test_every_benchmark_runs_and_fills_its_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "images").mkdir()
-    file = tmp_path / "cpu.json"
+    file = tmp_path / "cpu" / "all.json"
+    file.parent.mkdir()
     options = ["-o", "python_files=bench_*.py", "-o", "filterwarnings=default", "-p", "no:cacheprovider"]
     options += ["--smoke", "-q", f"--benchmark-json={file}"]
     done = subprocess.run(
@@ -38,10 +39,11 @@ def test_every_benchmark_runs_and_fills_its_table(tmp_path: Path, monkeypatch: p
     assert set(found["machine_info"]) == {"cpu", "device", "threads", "torch", "python"}  # no host's name
     facts = [entry["extra_info"] for entry in found["benchmarks"]]
     assert {f["table"] for f in facts} == {
-        *("step", "maps", "pca job", "solvers", "growth", "strength", "job", "evaluation", "gpu")
+        *("step", "maps", "pca job", "solvers", "growth", "strength", "job", "evaluation", "gpu", "ablation")
     }
     # every way of taking a step gives the same gradient
     errors = {f["method"]: f["error"] for f in facts if f["table"] in ("step", "gpu") and "error" in f}
+    assert max(f["error"] for f in facts if f["table"] == "ablation" and "error" in f) < 1e-3
     assert errors.pop("differences of the gradient") < 0.2
     assert len(errors) >= 6
     assert max(errors.values()) < 1e-3
@@ -54,6 +56,5 @@ def test_every_benchmark_runs_and_fills_its_table(tmp_path: Path, monkeypatch: p
     assert "Not measured: no GPU was at hand" in text
     assert "| double backward |" in text
     assert "nan" not in text
-    (tmp_path / "cuda.json").write_text(file.read_text())
-    assert "| upi, compiled with CUDA graphs |" in tables.gpu(tmp_path / "cuda.json")
+    assert "| upi, compiled with CUDA graphs |" in tables.gpu(tmp_path / "cpu")
     assert (tmp_path / "images" / "growth.png").stat().st_size > 10_000

@@ -15,6 +15,7 @@ from upi.compiled import CompiledRise, record
 from upi.errors import ConfigError, FallbackWarning
 from upi.objective import MapChange, Objective, PredictionChange, rise
 from upi.saliency import Gradient, IntegratedGradients, SmoothGrad
+from upi.study import METHODS, Spec
 from upi.types import Batch
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -110,3 +111,10 @@ def test_compiled_and_plain_fits_agree(relu_net: nn.Module, loader: Batches) -> 
 def test_an_unknown_mode_is_refused(relu_net: nn.Module) -> None:
     with pytest.raises(ConfigError, match="unknown compile mode 'fast'; known: default"):
         upi.UPIGrad(relu_net, eps=1.0, compile="fast")
+
+
+@pytest.mark.parametrize("method", ["upi-grad", "class-uap"])
+def test_a_study_hands_the_wish_to_compile_on(method: str, relu_net: nn.Module) -> None:
+    model = upi.Classifier(relu_net)
+    assert METHODS[method](model, Spec("x", compile=True), 0).compile is True
+    assert METHODS[method](model, Spec("x"), 0).compile is False

@@ -170,3 +170,21 @@ def test_what_does_not_fit_into_memory_is_computed_again(relu_net: nn.Module) ->
         torch.testing.assert_close(batch.clean, Gradient()(model, x, batch.target))
     assert {kind for kind, _ in recall.known} == {"class", "map"}
     assert len(recall.known) == 9
+
+
+def test_nothing_is_remembered_where_no_image_comes_twice(
+    relu_net: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = []
+    real = upi.recall.Recall._keep
+
+    def watched(self: upi.recall.Recall, *given: object) -> None:
+        real(self, *given)  # type: ignore[arg-type]
+        kept.append(len(self.known))
+
+    monkeypatch.setattr(upi.recall.Recall, "_keep", watched)
+    loader = list(torch.split(images(24), 8))
+    upi.UPIGrad(relu_net, eps=1.0, steps=3).fit(loader)
+    assert max(kept) == 0
+    upi.UPIGrad(relu_net, eps=1.0, steps=4).fit(loader)
+    assert max(kept) == 48

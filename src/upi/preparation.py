@@ -8,7 +8,7 @@ from torch import Tensor
 
 from upi.classifier import Classifier
 from upi.errors import DataError
-from upi.loading import samples
+from upi.loading import count_of, samples
 from upi.objective import Objective
 from upi.recall import Recall
 from upi.types import Batch, Loader, Samples
@@ -82,9 +82,18 @@ def batches(
 
 
 def endless_batches(
-    model: Classifier, objective: Objective, loader: Loader, *, correct_only: bool = False
+    model: Classifier,
+    objective: Objective,
+    loader: Loader,
+    *,
+    correct_only: bool = False,
+    steps: int | None = None,
 ) -> Iterator[Batch]:
-    """Prepared batches without end; each image is classified and explained only once."""
-    recall = Recall(loader)
+    """Prepared batches without end; each image is classified and explained only once.
+
+    Nothing is remembered where ``steps`` batches, all that will be asked for, are less than a pass.
+    """
+    once = steps is not None and steps <= count_of(loader)
+    recall = Recall(loader, limit=0) if once else Recall(loader)
     while True:
         yield from batches(model, objective, loader, correct_only=correct_only, recall=recall)

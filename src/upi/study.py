@@ -52,6 +52,7 @@ class Spec:
         clip: Fit for the clipped images that the evaluation looks at.
         fits: Fits of each universal attack, at seeds seed, seed + 1, ...
         pca_draws: Draws of Z per image of UPI-PCA; None takes the attack's default.
+        compile: Compile the steps of the iterative attacks.
     """
 
     key: str
@@ -67,6 +68,7 @@ class Spec:
     clip: bool = True
     fits: int = 3
     pca_draws: int | None = None
+    compile: bool = False
 
     @property
     def price(self) -> float:
@@ -86,6 +88,7 @@ def _upi_grad(model: Classifier, spec: Spec, seed: int) -> UPIGrad:
         steps=spec.steps,
         prediction_price=spec.price,
         clip=spec.clip and spec.preset != "paper",
+        compile=spec.compile,
     )
 
 
@@ -94,7 +97,7 @@ def _upi_pca(model: Classifier, spec: Spec, seed: int) -> UPIPCA:
 
 
 def _class_uap(model: Classifier, spec: Spec, seed: int) -> ClassUAP:
-    return ClassUAP(model, **spec.shared(seed), steps=spec.steps)
+    return ClassUAP(model, **spec.shared(seed), steps=spec.steps, compile=spec.compile)
 
 
 METHODS: dict[str, Callable[[Classifier, Spec, int], UPIGrad | UPIPCA | ClassUAP]] = {
@@ -193,6 +196,7 @@ def tabulate(
         **spec.shared(spec.seed),
         steps=spec.per_image_steps,
         prediction_price=spec.price,
+        compile=spec.compile,
     )
     rows: dict[str, Perturber] = {**perturbations, "per-image": per_image}
     evaluation = evaluate(

@@ -17,9 +17,11 @@ from upi.balls import Ball
 from upi.errors import ConfigError, DataError
 from upi.evaluation import METRICS, eps_curve, examples, interval
 from upi.evaluation.controls import matched, other_image
+from upi.evaluation.measure import Overheard
 from upi.evaluation.metrics import spearman, top_k_overlap
 from upi.perturbation import Perturbation
-from upi.types import Perturber
+from upi.saliency import GradCAM, Gradient, InputXGradient, IntegratedGradients, SmoothGrad, explain
+from upi.types import Perturber, SaliencyMap
 
 
 @pytest.fixture
@@ -294,3 +296,21 @@ def test_few_images_and_a_mostly_wrong_model_are_flagged(
     assert {"few-images", "mostly-misclassified"} <= codes
     many = upi.evaluate(relu_net, {"p": pattern}, list(loader) * 3, controls=False)
     assert not {"few-images", "mostly-misclassified"} & _codes(many)
+
+
+@pytest.mark.parametrize(
+    "saliency", [Gradient(), InputXGradient(), IntegratedGradients(steps=3), SmoothGrad(samples=2), GradCAM()]
+)
+def test_predictions_are_overheard_while_explaining(saliency: SaliencyMap) -> None:
+    """Maps of the images themselves give the predictions for free; others ask the network once more."""
+    net, calls = convolutional(nn.ReLU), []
+    model, x = upi.Classifier(net), images(6)
+    target = model.predict(x)
+    net.register_forward_hook(lambda *_: calls.append(1))
+    network = Overheard(model)
+    explain(saliency, network, x, target)
+    during = len(calls)
+    assert torch.equal(network.predict(x), target)
+    free = not isinstance(saliency, (IntegratedGradients, SmoothGrad))
+    assert len(calls) == during + (0 if free else 1)
+    assert torch.equal(network.predict(x + 0.3), model.predict(x + 0.3))

@@ -120,6 +120,19 @@ def test_softplus_in_place_writes_into_its_argument() -> None:
     torch.testing.assert_close(plain, expected)
 
 
+def test_softplus_in_place_on_a_part_of_a_tensor() -> None:
+    def through(form: Callable[[Tensor], Tensor]) -> Tensor:
+        x = _points(3, 4)
+        y = 2 * x
+        form(y[:, 1:3])
+        (slope,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+        (bend,) = torch.autograd.grad(slope.square().sum(), x)
+        return bend
+
+    quick = through(lambda part: kernels.softplus(part, 5.0, inplace=True))
+    torch.testing.assert_close(quick, through(lambda part: part.copy_(F.softplus(part.clone(), 5.0))))
+
+
 def test_trained_weights_keep_their_gradient() -> None:
     weight = W.clone().requires_grad_()
     (slope,) = torch.autograd.grad(kernels.conv2d(_points(1, 4, 6, 6), weight).sum(), weight)

@@ -40,7 +40,7 @@ class ClassUAP(IterativeAttack):
         loader = replayable(loader)
         objective = PredictionChange(self.ceiling)
         with self.fitting(loader, None, objective) as (model, first):
-            stream = endless_batches(model, objective, loader, correct_only=self.paper)
+            stream = endless_batches(model, objective, loader, correct_only=self.paper, steps=self.steps)
             slope = UniversalSlope(model, objective, stream, 0.0, self.seed, rise=self.rise)
             result = raise_shared(slope, self.ball, self.rule, tuple(first.shape[1:]), progress=progress)
         return as_perturbation(result.delta, self.ball, self.record(history=list(result.history)))

@@ -74,7 +74,7 @@ class UPIGrad(IterativeAttack):
         with self.fitting(loader, self.beta(self.surrogate), objective) as (model, first):
             dim = first[0].numel()
             sigma = default_sigma(self.ball, dim, 0.1) if self.sigma is None else float(self.sigma)
-            stream = endless_batches(model, objective, loader, correct_only=self.paper)
+            stream = endless_batches(model, objective, loader, correct_only=self.paper, steps=self.steps)
             if self.prediction_price:
                 self._probe(model, first)
             slope = UniversalSlope(model, objective, stream, sigma, self.seed, self.clip, self.rise)

@@ -62,6 +62,12 @@ def fit_command(
     clip: Annotated[
         bool, typer.Option(help="Fit for images clipped to [0, 1], as the evaluation uses them.")
     ] = True,
+    compile_step: Annotated[
+        bool,
+        typer.Option(
+            "--compile/--no-compile", help="Compile the attack's step: for GPUs, takes a minute at first."
+        ),
+    ] = False,
     weights: Weights = None,
     pretrained: Pretrained = False,
     mean: Mean = None,
@@ -95,6 +101,7 @@ def fit_command(
         steps=steps,
         prediction_price=prediction_price,
         clip=clip,
+        compile=compile_step,
     )
     if not method:
         raise ConfigError("name at least one --method")

@@ -46,6 +46,8 @@ class _Softplus(Function):
 
 def softplus(x: Tensor, beta: float, *, inplace: bool = False) -> Tensor:
     """log(1 + exp(beta * x)) / beta of any tensor; with ``inplace`` the values of ``x`` are replaced."""
+    if inplace and x._is_view():  # autograd takes no second output where a view is written to
+        return x.copy_(softplus(x.clone(), beta))
     if x.requires_grad and torch.is_grad_enabled():
         out: Tensor = _Softplus.apply(x, beta, inplace)[0]
         return out

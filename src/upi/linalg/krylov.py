@@ -26,8 +26,8 @@ class _Space:
         """Take in orthonormal columns (d, b) and A applied to them."""
         old, new = self.size, self.size + block.shape[1]
         self.basis[:, old:new], self.image[:, old:new] = block, image
-        self.inside[:new, old:new] = self.basis[:, :new].T @ image
-        self.inside[old:new, :new] = self.inside[:new, old:new].T
+        seen = self.basis[:, :new].T @ image
+        self.inside[:new, old:new], self.inside[old:new, :new] = seen, seen.T
         self.size = new
 
     def ritz(self, count: int, pairs: int) -> tuple[Tensor, Tensor, float]:

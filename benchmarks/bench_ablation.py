@@ -1,0 +1,82 @@
+"""What each part of the fast path is worth: the step with one more of them at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from unittest.mock import patch
+
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from benchmarks.common import BETA, Problem, Scale, images, network, problem, timed
+from upi import surrogate
+from upi.classifier import Classifier
+from upi.kernels import Folding
+from upi.objective import gradients
+
+CASES = [("vgg16", 0.25, 64), ("resnet18", 1.0, 16)]
+LADDER = (
+    "autograd, clean maps each time",
+    "clean maps once",
+    "convolutions",
+    "softplus",
+    "pooling",
+    "batch norm folded",
+)
+
+
+class _OnlySoftplus(surrogate._Fast):
+    pool = surrogate._Smooth.pool
+
+
+@contextmanager
+def _parts(count: int) -> Iterator[None]:
+    """The fast path with the first ``count`` of convolutions, softplus, pooling, folding."""
+    real = surrogate._frozen_forms
+
+    def forms(folding: Folding) -> surrogate.Table:
+        found = real(folding)
+        return found if count > 3 else {torch.conv2d: found[torch.conv2d]}
+
+    activations = (surrogate._Smooth, _OnlySoftplus, surrogate._Fast, surrogate._Fast)[count - 1]
+    with patch.object(surrogate, "_Fast", activations), patch.object(surrogate, "_frozen_forms", forms):
+        if count > 3:
+            yield
+        else:
+            with patch.object(Classifier, "_foldable", lambda self, x: Folding()):
+                yield
+
+
+@pytest.mark.parametrize(("arch", "width", "batch"), CASES)
+@pytest.mark.parametrize("part", ["unit, folded", *LADDER])
+def test_ladder(
+    benchmark: BenchmarkFixture, part: str, arch: str, width: float, batch: int, scale: Scale
+) -> None:
+    net = network(arch, 0.125 if scale.smoke else width, 32)
+    task = problem(net, images(scale(batch, 2), 32), folded=part == "unit, folded")
+    facts = {"table": "ablation", "arch": arch, "width": width, "batch": batch, "part": part}
+    rounds = scale.rounds(7)
+    if part == "unit, folded":
+        timed(benchmark, task.unit, rounds=rounds, **facts)
+        return
+    place = LADDER.index(part)
+    if place < 2:
+        timed(benchmark, _plain(task, again=place == 0), rounds=rounds, **facts)
+        return
+    with _parts(place - 1):
+        found = timed(benchmark, lambda: task.step().gradient, rounds=rounds, **facts)
+    reference = task.step(fast=False).gradient
+    benchmark.extra_info["error"] = float((found - reference).norm() / reference.norm())
+
+
+def _plain(task: Problem, *, again: bool) -> Callable[[], torch.Tensor]:
+    def run() -> torch.Tensor:
+        with task.model.smoothed(BETA, fast=False):
+            batch = task.batch
+            if again:
+                batch = task.objective.batch(task.model, batch.x, batch.target)
+            return gradients(task.model, task.objective, batch, task.point, where="").gradient
+
+    return run
