@@ -88,7 +88,7 @@ def test_job(benchmark: BenchmarkFixture, method: str, arch: str, scale: Scale) 
         theirs = paper_pca(model, fit.images)
         spent, took = time.perf_counter() - start, 1
     else:
-        theirs, spent, took = paper_ascent(model, fit.images, reached, most=scale(400, 2))
+        theirs, spent, took = paper_ascent(model, fit.images, reached, most=scale(200, 2))
     benchmark.extra_info |= {
         "strength": reached,
         "paper seconds": spent,

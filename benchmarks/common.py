@@ -7,6 +7,7 @@ through the softplus network, by autograd. Everything else is counted in it.
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -105,9 +106,14 @@ def timed(
     rounds: int,
     device: str = "cpu",
     warm: bool = True,
+    beside: Callable[[], Any] | None = None,
     **facts: Any,
 ) -> Any:
-    """Time ``run`` after one call that warms up; ``facts`` go into the record."""
+    """Time ``run`` after one call that warms up; ``facts`` go into the record.
+
+    ``beside`` is run and timed before each round, so that a machine whose speed drifts does not
+    decide about ratios; the least of its times is recorded under its name.
+    """
 
     def synchronised() -> Any:
         found = run()
@@ -115,8 +121,21 @@ def timed(
             torch.cuda.synchronize()
         return found
 
+    spent: list[float] = []
+
+    def other() -> None:
+        if beside is not None:
+            start = time.perf_counter()
+            beside()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            spent.append(time.perf_counter() - start)
+
     benchmark.extra_info.update(facts)
-    return benchmark.pedantic(synchronised, rounds=rounds, warmup_rounds=int(warm))
+    found = benchmark.pedantic(synchronised, setup=other, rounds=rounds, warmup_rounds=int(warm))
+    if spent:
+        benchmark.extra_info["beside"] = min(spent)
+    return found
 
 
 def peak(run: Callable[[], Any], device: str = "cpu") -> int:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import upi
 from tests.conftest import Batches, images
+from upi.attacks.base import IterativeAttack
 from upi.compiled import CompiledRise, record
 from upi.errors import ConfigError, FallbackWarning
 from upi.objective import MapChange, Objective, PredictionChange, rise
@@ -116,5 +117,7 @@ def test_an_unknown_mode_is_refused(relu_net: nn.Module) -> None:
 @pytest.mark.parametrize("method", ["upi-grad", "class-uap"])
 def test_a_study_hands_the_wish_to_compile_on(method: str, relu_net: nn.Module) -> None:
     model = upi.Classifier(relu_net)
-    assert METHODS[method](model, Spec("x", compile=True), 0).compile is True
-    assert METHODS[method](model, Spec("x"), 0).compile is False
+    for wish in (True, False):
+        attack = METHODS[method](model, Spec("x", compile=wish), 0)
+        assert isinstance(attack, IterativeAttack)
+        assert attack.compile is wish
