@@ -295,8 +295,11 @@ def strengths(folder: Path) -> Figure:
         "plain ascent, paper preset": ("#6b7280", "--"),
     }
     with look():
-        figure, panels = plt.subplots(1, 2, figsize=(11, 3.8), layout="constrained")
-        for axes, arch in zip(panels, dict.fromkeys(r["arch"] for r in found), strict=False):
+        archs = list(dict.fromkeys(r["arch"] for r in found))
+        size = (5.5 * len(archs), 3.8)
+        figure, grid = plt.subplots(1, len(archs), figsize=size, layout="constrained", squeeze=False)
+        panels = grid[0]
+        for axes, arch in zip(panels, archs, strict=True):
             for r in (r for r in found if r["arch"] == arch):
                 curve = sorted((int(passes), value / r["reference"]) for passes, value in r["curve"].items())
                 colour, style = looks[r["method"]]
@@ -342,7 +345,8 @@ def main(results: Path = ROOT / "results", docs: Path = DOCS) -> None:
     growth(folder).savefig(docs / "images" / "growth.png")
     text += [
         "## Growth",
-        "`benchmarks/bench_growth.py`",
+        "`benchmarks/bench_growth.py`: small CNN (images); ResNet-18 ×0.25, batch 16 (image size; above 48 "
+        "pixels its stem halves the image); VGG-16 of four widths, batch 32 (parameters)",
         "![Time and memory as work grows](images/growth.png)",
     ]
     text += ["## GPU", "`benchmarks/bench_gpu.py`", gpu(results / "cuda")]
