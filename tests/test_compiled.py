@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -76,6 +78,42 @@ def test_batches_of_another_shape_take_the_plain_step(relu_net: nn.Module) -> No
         found = step(model, objective, batch.take(keep), point[keep])
         expected = rise(model, objective, batch.take(keep), point[keep])
     torch.testing.assert_close(found.gradient, expected.gradient)
+
+
+def test_batches_that_carry_other_tensors_take_the_plain_step(relu_net: nn.Module) -> None:
+    """A whole batch may have the shape of a piece, but not its scale."""
+    objective = OBJECTIVES["priced"]
+    model, batch, point = _problem(relu_net, objective)
+    piece = replace(batch, scale=torch.tensor(2.0))
+    with model.smoothed(5.0):
+        step = CompiledRise(backend="eager")
+        step(model, objective, piece, point)
+        assert step.graph is not None
+        found, expected = step(model, objective, batch, point), rise(model, objective, batch, point)
+    torch.testing.assert_close(found.values, expected.values)
+
+
+def test_several_calls_compile_once_unless_the_network_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A per-image attack is called batch by batch; folded weights are constants of the graph."""
+    compiled, made = importlib.import_module("upi.compiled"), []
+
+    def counted(*given: object) -> object:
+        made.append(1)
+        return record(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(compiled, "record", counted)
+    torch.manual_seed(0)
+    layers = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 4)
+    net = nn.Sequential(*layers).eval()
+    attack = upi.PerImageAttack(net, eps=1.0, steps=3, compile=True)
+    attack.__dict__["_compiled"] = CompiledRise(backend="eager")
+    plain = upi.PerImageAttack(net, eps=1.0, steps=3)
+    target = upi.Classifier(net).predict(images(5))
+    for seed, factor, expected in ((0, 1.0, 1), (1, 1.0, 1), (1, -0.5, 2)):
+        x = images(5, seed=seed)
+        layers[0].load_state_dict({k: factor * v for k, v in layers[0].state_dict().items()})
+        torch.testing.assert_close(attack(x, target), plain(x, target), rtol=1e-4, atol=1e-5)
+        assert len(made) == expected
 
 
 @pytest.mark.parametrize(

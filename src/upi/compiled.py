@@ -20,6 +20,7 @@ from upi.objective import Gradients, Objective, rise
 from upi.types import Batch
 
 Tensors = dict[str, Tensor]
+Shape = tuple[torch.Size, frozenset[str]]
 #: Modes of ``torch.compile`` that can be asked for.
 MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 REMEDY = "compile=False leaves out the attempt"
@@ -28,6 +29,11 @@ REMEDY = "compile=False leaves out the attempt"
 def _tensors(batch: Batch, perturbed: Tensor) -> Tensors:
     named = {name: getattr(batch, name) for name in ("x", "target", "clean", "margin", "scale")}
     return {"perturbed": perturbed, **{name: value for name, value in named.items() if value is not None}}
+
+
+def _shape(batch: Batch, perturbed: Tensor) -> Shape:
+    """What a graph was recorded for: the images' shape, and which tensors a batch carries."""
+    return perturbed.shape, frozenset(_tensors(batch, perturbed))
 
 
 def record(model: Classifier, objective: Objective, batch: Batch, perturbed: Tensor) -> Callable[..., Any]:
@@ -46,6 +52,9 @@ def record(model: Classifier, objective: Objective, batch: Batch, perturbed: Ten
 class CompiledRise:
     """``upi.objective.rise``, compiled for the shape of the first batch.
 
+    One object serves any number of fits of the same attack: after ``again()`` the next batch is
+    compared with the plain step once more, and the step compiled anew if the network has changed.
+
     Args:
         mode: As of ``torch.compile``: ``"default"``, ``"reduce-overhead"`` (CUDA graphs),
             ``"max-autotune"``.
@@ -54,14 +63,24 @@ class CompiledRise:
 
     def __init__(self, mode: str = "default", *, backend: str = "inductor") -> None:
         self.mode, self.backend = mode, backend
-        self.shape: torch.Size | None = None
+        self.shape: Shape | None = None
         self.graph: Callable[..., Any] | None = None
+        self.checked = False
+
+    def again(self) -> CompiledRise:
+        """Itself, about to compare its next step with the plain one."""
+        self.checked = False
+        return self
 
     def __call__(self, model: Classifier, objective: Objective, batch: Batch, perturbed: Tensor) -> Gradients:
+        shape = _shape(batch, perturbed)
         if self.shape is None:
-            return self._begin(model, objective, batch, perturbed)
-        if self.graph is None or perturbed.shape != self.shape:
+            self.shape = shape
+        if shape != self.shape or (self.checked and self.graph is None):
             return rise(model, objective, batch, perturbed)
+        if not self.checked:
+            return self._check(model, objective, batch, perturbed)
+        assert self.graph is not None
         return self._run(self.graph, batch, perturbed)
 
     @staticmethod
@@ -70,9 +89,13 @@ class CompiledRise:
         values, gradient = graph(_tensors(batch, perturbed))
         return Gradients(values.clone(), gradient.clone())  # CUDA graphs reuse their outputs
 
-    def _begin(self, model: Classifier, objective: Objective, batch: Batch, perturbed: Tensor) -> Gradients:
-        self.shape = perturbed.shape
+    def _check(self, model: Classifier, objective: Objective, batch: Batch, perturbed: Tensor) -> Gradients:
+        """The plain step, beside which the compiled one is kept, made, or given up."""
+        self.checked = True
         plain = rise(model, objective, batch, perturbed)
+        if self.graph is not None and difference(plain, self._run(self.graph, batch, perturbed)) <= TOLERANCE:
+            return plain
+        self.graph = None
         try:
             mode = None if self.mode == "default" else self.mode
             recorded = record(model, objective, batch, perturbed)

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, fields
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -193,9 +194,13 @@ class IterativeAttack(Attack):
 
     @property
     def rise(self) -> Rise:
-        """How one batch's gradients are computed: plain, or compiled at the first one."""
+        """How one batch's gradients are computed: plain, or compiled, anew where the network changed."""
+        return rise if self._compiled is None else self._compiled.again()
+
+    @cached_property
+    def _compiled(self) -> CompiledRise | None:
         if self.compile is False:
-            return rise
+            return None
         mode = "default" if self.compile is True else self.compile
         if mode not in MODES:
             raise unknown_name("compile mode", str(mode), MODES)
