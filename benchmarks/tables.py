@@ -82,13 +82,22 @@ def steps(folder: Path) -> str:
                 [
                     r["method"],
                     duration(r["seconds"]),
+                    duration(r["beside"]),
                     f"**{units:.2f}**",
                     f"{units / as_given:.2f}",
                     f"{r['peak'] / strict['peak']:.2f}" if r.get("peak") else "",
                     "" if error is None else f"{error:.0e}",
                 ]
             )
-        heads = ["", "time", "units, folded", "units, as given", "memory, units", "relative error"]
+        heads = [
+            "",
+            "time",
+            "folded unit beside it",
+            "units, folded",
+            "units, as given",
+            "memory, units",
+            "relative error",
+        ]
         blocks.append(f"### {title(mine[0])}, batch {key[2]}\n\n" + markdown(heads, lines))
     return "\n\n".join(blocks)
 
@@ -324,6 +333,15 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Path], str]]] = {
 }
 
 
+ABOUT = (
+    "Times are the least of several rounds. The machine's speed drifts, so a folded unit is timed before "
+    "every round: compare units, not times of different lines. Memory is the peak of what a call allocates. "
+    "The unit is a plain saliency pass (forward and input gradient, weights frozen, softplus network, "
+    "autograd), for the network as given and with its batch norm folded. What the numbers mean and what was "
+    "tried is in `docs/performance.md`."
+)
+
+
 def main(results: Path = ROOT / "results", docs: Path = DOCS) -> None:
     """Write benchmarks.md and the figures beside it."""
     folder = results / "cpu"
@@ -332,10 +350,7 @@ def main(results: Path = ROOT / "results", docs: Path = DOCS) -> None:
         "# Benchmarks",
         "    make bench                # and make bench DEVICE=cuda where there is a GPU",
         f"{machine['cpu']['brand_raw']}, {machine['threads']} threads, torch {machine['torch']}, Python "
-        f"{machine['python']}. Times are the least of several rounds; memory is the peak of what a call "
-        "allocates. The unit is a plain saliency pass (forward and input gradient, weights frozen, softplus "
-        "network, autograd), for the network as given and with its batch norm folded. What the numbers mean "
-        "and what was tried is in `docs/performance.md`.",
+        f"{machine['python']}. {ABOUT}",
     ]
     for head, (source, note, table) in SECTIONS.items():
         text += [f"## {head}", f"`benchmarks/{source}.py`{note}", table(folder)]
