@@ -160,7 +160,7 @@ def test_map_and_price_share_one_pass(relu_net: nn.Module) -> None:
         both = gradients(model, paid, batch, x + shift, where="test")
         assert len(calls) == 1  # the clean margins are known
         point = (x + shift).requires_grad_()
-        price = paid._price(model, batch, point)
+        price = paid._price(batch, model(point))
         (slope,) = torch.autograd.grad(price.sum(), point)
     torch.testing.assert_close(both.values, (plain.values - price).detach())
     torch.testing.assert_close(both.gradient, plain.gradient - slope, rtol=1e-4, atol=1e-6)

@@ -14,13 +14,14 @@ Importing this module needs torch, NumPy, SciPy and safetensors, nothing else.
 """
 
 from upi import dissimilarity, errors, saliency
-from upi.attacks import UPIPCA, ClassUAP, PerImageAttack, RandomPerturbation, UPIGrad
+from upi.attacks import UPIPCA, ClassUAP, OneStepAttack, PerImageAttack, RandomPerturbation, UPIGrad
 from upi.attacks.base import library_version
 from upi.balls import Ball
 from upi.classifier import Classifier
 from upi.errors import UPIError
 from upi.evaluation import Evaluation, evaluate
 from upi.perturbation import Perturbation
+from upi.subspace import Subspace
 
 __version__ = library_version()
 
@@ -30,9 +31,11 @@ __all__ = [
     "ClassUAP",
     "Classifier",
     "Evaluation",
+    "OneStepAttack",
     "PerImageAttack",
     "Perturbation",
     "RandomPerturbation",
+    "Subspace",
     "UPIError",
     "UPIGrad",
     "__version__",

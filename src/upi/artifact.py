@@ -45,7 +45,12 @@ def check_delta(delta: Any, ball: Ball, *, where: str) -> Tensor:
     return delta
 
 
-def _plain_json(provenance: Mapping[str, Any], *, where: str) -> str:
+def plain_json(provenance: Mapping[str, Any], *, where: str) -> str:
+    """Provenance as text.
+
+    Raises:
+        ArtifactError: It holds more than plain JSON values.
+    """
     try:
         return json.dumps(dict(provenance), sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -67,7 +72,7 @@ def save_delta(path: str | Path, delta: Tensor, ball: Ball, provenance: Mapping[
         "eps": repr(ball.eps),
         "data_range": DATA_RANGE,
         "shape": json.dumps(list(tensor.shape)),
-        "provenance": _plain_json(provenance, where=str(path)),
+        "provenance": plain_json(provenance, where=str(path)),
     }
     return write_atomic(path, canonical(save({"delta": tensor}, metadata)))
 
@@ -112,6 +117,23 @@ def _expect(path: Path, metadata: Mapping[str, str], key: str, value: str) -> No
         raise ArtifactError(f"{path}: expected {key} {value!r}, got {got if got is None else got[:60]!r}")
 
 
+def read_tensors(
+    path: Path, kind: str, version: str, names: set[str]
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file of this library.
+
+    Raises:
+        ArtifactError: The file is truncated, of another format or version, or holds other tensors.
+    """
+    metadata, tensors = _read(path)
+    _expect(path, metadata, "format", kind)
+    _expect(path, metadata, "version", version)
+    if set(tensors) != names:
+        wanted = ", ".join(map(repr, sorted(names)))
+        raise ArtifactError(f"{path}: expected one tensor named {wanted}, got {sorted(tensors)}")
+    return tensors, metadata
+
+
 def load_delta(path: str | Path) -> tuple[Tensor, Ball, dict[str, Any]]:
     """Read and validate a perturbation file: (delta, ball, provenance).
 
@@ -120,12 +142,8 @@ def load_delta(path: str | Path) -> tuple[Tensor, Ball, dict[str, Any]]:
             does not fit its own metadata.
     """
     path = Path(path)
-    metadata, tensors = _read(path)
-    _expect(path, metadata, "format", FORMAT)
-    _expect(path, metadata, "version", VERSION)
+    tensors, metadata = read_tensors(path, FORMAT, VERSION, {"delta"})
     _expect(path, metadata, "data_range", DATA_RANGE)
-    if set(tensors) != {"delta"}:
-        raise ArtifactError(f"{path}: expected one tensor named 'delta', got {sorted(tensors)}")
     try:
         ball = Ball(metadata["norm"], metadata["eps"])
         provenance = json.loads(metadata["provenance"])

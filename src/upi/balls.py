@@ -89,6 +89,10 @@ class Ball:
         """The point of the ball farthest along ``direction``: on the boundary."""
         return self.eps * self.steepest(direction)
 
+    def outward(self, delta: Tensor) -> Tensor:
+        """The point of the ball in the direction of ``delta``: on the l2 sphere, or clipped to the cube."""
+        return self.extreme(delta) if self.norm == "l2" else self.project(delta)
+
     def sample(self, shape: tuple[int, ...], rng: torch.Generator) -> Tensor:
         """Draw uniformly from the ball; ``shape`` is (B, C, H, W), float32 on the CPU."""
         if self.norm == "linf":

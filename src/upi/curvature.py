@@ -16,12 +16,13 @@ from upi import dissimilarity as dissimilarities
 from upi.classifier import Classifier
 from upi.distributed import shard
 from upi.errors import ConfigError, NonFiniteError
-from upi.linalg import Operator, RowOperator, Term
+from upi.linalg import Difference, Operator, RowOperator, Term
 from upi.loading import count_of, samples
 from upi.objective import MapChange, gradients, require_gradient
 from upi.perturbation import in_box
 from upi.preparation import batches
 from upi.recall import Recall
+from upi.saliency import input_gradient
 from upi.smoothing import Smoothing
 from upi.types import Batch, Dissimilarity, Loader, Progress
 
@@ -66,12 +67,23 @@ class RowPlan:
         draws: Draws of Z per image: further rows (gradient), or averaged in one (Stein).
         seed: Fixes Z.
         clip: Look at clip(x + Z) instead of x + Z.
+        scale: ``"unit"`` gives every row length 1, so that a few images with huge gradients do not own
+            the first vector; ``"none"`` leaves the rows as they are.
+        centre: Perturbation (1, C, H, W) that the rows are taken around, x + centre + Z; None for 0.
+        epoch: Number of the pass, which draws a Z of its own.
     """
 
     sigma: float
     draws: int
     seed: int
     clip: bool = False
+    scale: str = "none"
+    centre: Tensor | None = None
+    epoch: int = 0
+
+    def around(self, x: Tensor) -> Tensor:
+        """x + centre."""
+        return x if self.centre is None else x + self.centre.to(x)
 
     def seen(self, point: Tensor) -> Tensor:
         """The images the network sees for points x + Z."""
@@ -85,7 +97,7 @@ def gradient_rows(source: Source, batch: Batch, noise: Sequence[Tensor], plan: R
     nearly even in Z; stacked, they say along which directions D rises.
     """
     for z in noise:
-        point = batch.x + z
+        point = plan.around(batch.x) + z
         seen = plan.seen(point)
         rows = gradients(source.model, source.objective, batch, seen, where="rows of G").gradient
         yield (rows * (seen == point) if plan.clip else rows).flatten(1)
@@ -99,13 +111,29 @@ def stein_rows(source: Source, batch: Batch, noise: Sequence[Tensor], plan: RowP
     """
     draws = len(noise)
     values = torch.stack(
-        [source.objective.change(source.model, batch, plan.seen(batch.x + z)) for z in noise]
+        [source.objective.worth(source.model, batch, plan.seen(plan.around(batch.x) + z)) for z in noise]
     )
     weights = (values - values.mean(0)) * draws / (draws - 1) if draws > 1 else values
     total = torch.zeros_like(batch.x)
     for weight, z in zip(weights, noise, strict=True):
         total += weight[:, None, None, None] * z
     yield (total / (draws * plan.sigma**2)).flatten(1)
+
+
+#: How long rows are.
+SCALES = ("unit", "none")
+
+
+def unit_rows(rows: Tensor) -> Tensor:
+    """Rows (N, d) of length 1; zero rows stay zero."""
+    length: Tensor = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    return rows / length.clamp_min(torch.finfo(rows.dtype).tiny)
+
+
+def margin_rows(source: Source, batch: Batch, plan: RowPlan) -> Tensor:
+    """Unit gradients (N, d) of log p_c / (1 - p_c) at x_i + centre: the way to another prediction."""
+    seen = plan.seen(plan.around(batch.x))
+    return unit_rows(input_gradient(source.model, seen, batch.target, "log_odds").flatten(1))
 
 
 ROWS: dict[str, Callable[[Source, Batch, Sequence[Tensor], RowPlan], Iterator[Tensor]]] = {
@@ -116,6 +144,10 @@ ROWS: dict[str, Callable[[Source, Batch, Sequence[Tensor], RowPlan], Iterator[Te
 
 class GradientRows(RowOperator):
     """G^T G / n for the matrix G of per-image attack gradients; one pass per application.
+
+    Attributes:
+        total: Sum of the rows (d,) handed out so far, in float64: where D rises, as far as that does not
+            depend on the image.
 
     Args:
         source: Images, model and objective.
@@ -130,20 +162,58 @@ class GradientRows(RowOperator):
     def __init__(self, source: Source, *, rows: str, plan: RowPlan) -> None:
         self.source, self.row, self.kind, self.plan = source, ROWS[rows], rows, plan
         self.dim = source.dim
+        self.total = torch.zeros(self.dim, dtype=torch.float64)
 
-    def blocks(self) -> Iterator[Tensor]:
-        plan, where, first = self.plan, f"{self.kind} rows of G", 0
-        smoothing = Smoothing(plan.sigma, self.dim, seed=plan.seed, shard=shard())
+    def by_batch(self) -> Iterator[tuple[Batch, Iterator[Tensor]]]:
+        """One pass: each batch with its blocks of rows (N, d), computed as they are asked for."""
+        plan, first = self.plan, 0
+        smoothing = Smoothing(plan.sigma, self.dim, seed=plan.seed, shard=shard(), epoch=plan.epoch)
         for batch in self.source.batches():
             count = len(batch)
             noise = [smoothing.draw(batch.x, first + draw * count) for draw in range(plan.draws)]
-            for number, block in enumerate(self.row(self.source, batch, noise, plan)):
-                if not bool(torch.isfinite(block).all()):
-                    raise NonFiniteError(f"{where}: batch {batch.index} gave NaN or infinity")
-                if first + number == 0:
-                    require_gradient(block, where=where)
-                yield block.cpu()
+            yield batch, self._checked(batch, noise, first)
             first += count * plan.draws
+
+    def _checked(self, batch: Batch, noise: Sequence[Tensor], first: int) -> Iterator[Tensor]:
+        where = f"{self.kind} rows of G"
+        for number, block in enumerate(self.row(self.source, batch, noise, self.plan)):
+            if not bool(torch.isfinite(block).all()):
+                raise NonFiniteError(f"{where}: batch {batch.index} gave NaN or infinity")
+            if first + number == 0:
+                require_gradient(block, where=where)
+            rows = (unit_rows(block) if self.plan.scale == "unit" else block).cpu()
+            self.total += rows.sum(0, dtype=torch.float64)
+            yield rows
+
+    def blocks(self) -> Iterator[Tensor]:
+        for _, blocks in self.by_batch():
+            yield from blocks
+
+
+class PricedRows(Difference):
+    """G^T G / n less a price on V^T V / m, V the gradients of the margin: directions that flip nothing.
+
+    The authors' public scripts hold the seed of it; rows of V have length 1, so that a price of 1
+    forbids as much as rows of G of length 1 want.
+
+    Args:
+        rows: The rows of G.
+        price: At least 0.
+    """
+
+    def __init__(self, rows: GradientRows, price: float) -> None:
+        self.rows, self.price, self.dim = rows, price, rows.dim
+
+    @property
+    def ratio(self) -> float:
+        return 1 / self.rows.plan.draws if self.rows.kind == "gradient" else 1.0
+
+    def pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch, blocks in self.rows.by_batch():
+            forbidden = margin_rows(self.rows.source, batch, self.rows.plan).cpu()
+            for block in blocks:
+                yield block, forbidden
+                forbidden = forbidden[:0]  # once per image, however many draws it has
 
 
 def _squared_relative_l2(clean: Tensor, perturbed: Tensor) -> Tensor:

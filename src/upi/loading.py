@@ -20,8 +20,8 @@ def _where(flags: Tensor) -> int:
     return int(flags.flatten(1).any(1).nonzero()[0].item())
 
 
-def check_images(x: Any, *, where: str = "images") -> Tensor:
-    """Return ``x`` if it is a batch of finite images in [0, 1], shape (N, C, H, W).
+def check_finite(x: Any, *, where: str = "images") -> Tensor:
+    """Return ``x`` if it is a batch of finite floating-point images, shape (N, C, H, W).
 
     Raises:
         DataError: Otherwise; the message names the first offending sample.
@@ -37,15 +37,25 @@ def check_images(x: Any, *, where: str = "images") -> Tensor:
     finite = torch.isfinite(x)
     if not finite.all():
         raise DataError(f"{where}: sample {_where(~finite)} has NaN or infinite pixels")
-    outside = (x < -1e-6) | (x > 1 + 1e-6)
+    return x
+
+
+def check_images(x: Any, *, where: str = "images") -> Tensor:
+    """Return ``x`` if it is a batch of finite images in [0, 1], shape (N, C, H, W).
+
+    Raises:
+        DataError: Otherwise; the message names the first offending sample.
+    """
+    images = check_finite(x, where=where)
+    outside = (images < -1e-6) | (images > 1 + 1e-6)
     if outside.any():
-        low, high = x.min().item(), x.max().item()
+        low, high = images.min().item(), images.max().item()
         raise DataError(
             f"{where}: expected values in [0, 1], got [{low:.4g}, {high:.4g}] "
             f"(first in sample {_where(outside)}); scale the images and leave the "
             "normalisation to Classifier(mean=..., std=...)"
         )
-    return x
+    return images
 
 
 def _split(item: Any, where: str) -> tuple[Any, Any]:

@@ -6,7 +6,7 @@ returning noise as a result would look like a weak attack instead of a missing o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from upi.classifier import Classifier
 from upi.errors import ModelError, NonFiniteError, ZeroGradientError
+from upi.overheard import Overheard
 from upi.saliency import check_maps, explain
 from upi.types import Batch, Dissimilarity, Remember, SaliencyMap
 
@@ -154,19 +155,21 @@ class MapChange:
         """Values (N,) at ``perturbed`` (N, C, H, W)."""
         network = _Shared(model) if self.prediction_price else model
         value = self._change(batch, check_maps(self.saliency(network, perturbed, batch.target), perturbed))
-        return value - self._price(network, batch, perturbed) if self.prediction_price else value
+        return value - self._price(batch, network(perturbed)) if self.prediction_price else value
 
     def change(self, model: Classifier, batch: Batch, perturbed: Tensor) -> Tensor:
         """D(I(x), I(x')) (N,) without a graph and without the price."""
         return self._change(batch, explain(self.saliency, model, perturbed, batch.target)).detach()
 
     def worth(self, model: Classifier, batch: Batch, perturbed: Tensor) -> Tensor:
-        """D(I(x), I(x')) less the price (N,), without a graph."""
-        value = self.change(model, batch, perturbed)
+        """D(I(x), I(x')) less the price (N,), without a graph; map and price share a pass."""
         if not self.prediction_price:
-            return value
+            return self.change(model, batch, perturbed)
+        network = Overheard(model)
+        value = self._change(batch, explain(self.saliency, network, perturbed, batch.target)).detach()
         with torch.no_grad():
-            return value - self._price(model, batch, perturbed)
+            logits = network.logits(perturbed)
+            return value - self._price(batch, model(perturbed) if logits is None else logits)
 
     def _change(self, batch: Batch, maps: Tensor) -> Tensor:
         value = self.dissimilarity(batch.clean, maps)
@@ -175,11 +178,11 @@ class MapChange:
             raise ModelError(f"a dissimilarity must return (N,) with N = {len(batch)}, got {got}")
         return value
 
-    def _price(self, model: Classifier | _Shared, batch: Batch, perturbed: Tensor) -> Tensor:
+    def _price(self, batch: Batch, logits: Tensor) -> Tensor:
         if batch.margin is None:
             raise ModelError("a price on predictions needs the clean margins: make batches with batch()")
         scale = _scale(batch.margin) if batch.scale is None else batch.scale
-        lost = torch.minimum(batch.margin.clamp_min(0), scale / 2) - _margin(model(perturbed), batch.target)
+        lost = torch.minimum(batch.margin.clamp_min(0), scale / 2) - _margin(logits, batch.target)
         return self.prediction_price * F.relu(lost) / scale
 
 
@@ -228,12 +231,22 @@ def parts(objective: Objective, batch: Batch, perturbed: Tensor) -> Iterator[tup
     if size >= len(batch):
         yield batch, perturbed
         return
-    scale = None if batch.margin is None else _scale(batch.margin)
+    pieces = split(batch, size, None if batch.margin is None else _scale(batch.margin))
+    yield from zip(pieces, torch.split(perturbed, size), strict=True)
+
+
+def split(batch: Batch, size: int, scale: Tensor | None) -> Iterator[Batch]:
+    """Pieces of at most ``size`` images; ``scale`` is the mean margin that their prices are measured in."""
     for first in range(0, len(batch), size):
         some = slice(first, first + size)
         margin = None if batch.margin is None else batch.margin[some]
-        piece = Batch(batch.x[some], batch.target[some], batch.clean[some], batch.index, margin, scale)
-        yield piece, perturbed[some]
+        yield Batch(batch.x[some], batch.target[some], batch.clean[some], batch.index, margin, scale)
+
+
+def scale_of(prepared: Sequence[Batch]) -> Tensor | None:
+    """Mean margin over several batches; None where they have none."""
+    margins = [batch.margin for batch in prepared if batch.margin is not None]
+    return _scale(torch.cat(margins)) if margins else None
 
 
 def rise(model: Classifier, objective: Objective, batch: Batch, perturbed: Tensor) -> Gradients:

@@ -47,7 +47,7 @@ class Spec:
         saliency, dissimilarity, norm, eps, preset, seed: As in the attacks.
         steps: Updates of UPI-Grad and ClassUAP.
         per_image_steps: Updates of the per-image attack.
-        prediction_price: Price of UPI-Grad and of the per-image attack on changing the
+        prediction_price: Price of UPI-PCA, UPI-Grad and the per-image attack on changing the
             prediction.
         clip: Fit for the clipped images that the evaluation looks at.
         fits: Fits of each universal attack, at seeds seed, seed + 1, ...
@@ -72,7 +72,7 @@ class Spec:
 
     @property
     def price(self) -> float:
-        """The price that UPI-Grad and the per-image attack pay; the paper knows none."""
+        """The price that these attacks pay; the paper knows none."""
         return 0.0 if self.preset == "paper" else self.prediction_price
 
     def shared(self, seed: int) -> dict[str, Any]:
@@ -93,7 +93,13 @@ def _upi_grad(model: Classifier, spec: Spec, seed: int) -> UPIGrad:
 
 
 def _upi_pca(model: Classifier, spec: Spec, seed: int) -> UPIPCA:
-    return UPIPCA(model, **spec.shared(seed), clip=spec.clip and spec.preset != "paper", draws=spec.pca_draws)
+    return UPIPCA(
+        model,
+        **spec.shared(seed),
+        prediction_price=spec.price,
+        clip=spec.clip and spec.preset != "paper",
+        draws=spec.pca_draws,
+    )
 
 
 def _class_uap(model: Classifier, spec: Spec, seed: int) -> ClassUAP:

@@ -162,6 +162,12 @@ class _Fast(_Smooth):
     def relu(self, x: Tensor, inplace: bool = False) -> Tensor:
         return kernels.softplus(x, self.beta, inplace=inplace)
 
+    def hardtanh(
+        self, x: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
+    ) -> Tensor:
+        out = kernels.hardtanh(x.clone() if inplace else x, min_val, max_val, self.beta)
+        return x.copy_(out) if inplace else out
+
     def pool(self, x: Tensor, where: kernels.Windows) -> Tensor:
         return kernels.soft_max_pool2d(x, where, sharpness=self.sharpness)
 

@@ -17,8 +17,8 @@ from upi.balls import Ball
 from upi.errors import ConfigError, DataError
 from upi.evaluation import METRICS, eps_curve, examples, interval
 from upi.evaluation.controls import matched, other_image
-from upi.evaluation.measure import Overheard
 from upi.evaluation.metrics import spearman, top_k_overlap
+from upi.overheard import Overheard
 from upi.perturbation import Perturbation
 from upi.saliency import GradCAM, Gradient, InputXGradient, IntegratedGradients, SmoothGrad, explain
 from upi.types import Perturber, SaliencyMap

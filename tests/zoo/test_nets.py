@@ -11,8 +11,9 @@ from safetensors.torch import save_file
 
 import upi
 from upi.errors import ArtifactError, ConfigError
-from upi.zoo.classifiers import load_classifier, read_weights
+from upi.zoo.classifiers import load_classifier
 from upi.zoo.nets import NETS, Shape, build
+from upi.zoo.weights import read_weights
 
 
 @pytest.mark.parametrize("size", [28, 32, 64])

@@ -2,6 +2,7 @@
 
 from upi.attacks.base import PRESETS, SURROGATE_BETA, Attack
 from upi.attacks.class_uap import ClassUAP
+from upi.attacks.one_step import OneStepAttack
 from upi.attacks.per_image import PerImageAttack
 from upi.attacks.random import RandomPerturbation
 from upi.attacks.upi_grad import UPIGrad
@@ -13,6 +14,7 @@ __all__ = [
     "UPIPCA",
     "Attack",
     "ClassUAP",
+    "OneStepAttack",
     "PerImageAttack",
     "RandomPerturbation",
     "UPIGrad",

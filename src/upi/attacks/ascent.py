@@ -76,6 +76,7 @@ def ascend(
     ball: Ball,
     rule: Rule,
     progress: Progress | None = None,
+    inside: Callable[[Tensor], Tensor] | None = None,
 ) -> Ascended:
     """Raise the objective from ``start`` (B, C, H, W); the iterate never leaves the ball.
 
@@ -86,13 +87,16 @@ def ascend(
         ball: The constraint.
         rule: Steps, step size, momentum.
         progress: Called after each step.
+        inside: Orthogonal projection on a subspace that start and gradients are held to; l2 ball only,
+            whose projection does not leave the subspace.
     """
-    delta, momentum = ball.project(start), torch.zeros_like(start)
+    within = inside or (lambda delta: delta)
+    delta, momentum = ball.project(within(start)), torch.zeros_like(start)
     history = []
     for step in range(rule.steps):
         here = slope(delta, step)
         history.append(here.value)
-        momentum = rule.momentum * momentum + _unit(here.gradient)
+        momentum = rule.momentum * momentum + _unit(within(here.gradient))
         delta = ball.project(delta + rule.size(step) * ball.eps * ball.steepest(momentum))
         if progress is not None:
             progress(step + 1, rule.steps)

@@ -25,6 +25,7 @@ from upi.errors import ConfigError, ModelError, unknown_name
 from upi.fast import trusted
 from upi.loading import samples
 from upi.objective import Objective, Rise, rise
+from upi.subspace import Subspace
 from upi.types import Dissimilarity, Loader, Perturber, Progress, SaliencyMap
 
 PRESETS = ("protocol", "paper")
@@ -63,6 +64,8 @@ def _plain(value: Any) -> int | float | str | None:
         return value
     if isinstance(value, (np.number, Tensor)):
         return float(value)
+    if isinstance(value, Subspace):
+        return f"{len(value)} directions"
     return dissimilarities.name_of(value)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -48,8 +48,14 @@ class UniversalSlope:
 
 
 def raise_shared(
-    slope: UniversalSlope, ball: Ball, rule: Rule, shape: tuple[int, ...], *, progress: Progress | None
+    slope: UniversalSlope,
+    ball: Ball,
+    rule: Rule,
+    shape: tuple[int, ...],
+    *,
+    progress: Progress | None,
+    inside: Callable[[Tensor], Tensor] | None = None,
 ) -> Ascended:
-    """Ascend from a uniform point of the ball; ``shape`` is (C, H, W)."""
+    """Ascend from a uniform point of the ball, or of its part ``inside``; ``shape`` is (C, H, W)."""
     start = ball.sample((1, *shape), generator(slope.seed, "start"))
-    return ascend(slope, slope.model.place(start), ball, rule, progress)
+    return ascend(slope, slope.model.place(start), ball, rule, progress, inside)

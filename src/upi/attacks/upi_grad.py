@@ -9,11 +9,13 @@ from torch import Tensor
 from upi.attacks.base import IterativeAttack, check_price, check_sigma, default_sigma
 from upi.attacks.universal import UniversalSlope, raise_shared
 from upi.classifier import Classifier
+from upi.errors import ConfigError
 from upi.loading import replayable
 from upi.objective import MapChange, gradients, require_gradient
 from upi.perturbation import Perturbation, as_perturbation
 from upi.preparation import endless_batches
 from upi.seeding import generator
+from upi.subspace import Subspace
 from upi.types import Loader, Progress
 
 
@@ -35,21 +37,26 @@ class UPIGrad(IterativeAttack):
         prediction_price: Price on moving towards another prediction, at least 0; 0 ignores it.
         surrogate: Softplus sharpness beta, None for the network itself, or ``"auto"``.
         clip: Fit on clip(x + delta + Z) instead of x + delta + Z.
+        subspace: Look inside this span only (l2 ball), as of ``UPIPCA(...).subspace(loader, k)``; says
+            how much of the strength lives there.
 
     Raises:
-        ConfigError: An option is outside its range.
+        ConfigError: An option is outside its range, or a subspace comes with the l-inf ball.
     """
 
     sigma: float | None = None
     prediction_price: float = 0.0
     surrogate: float | str | None = "auto"
     clip: bool = False
+    subspace: Subspace | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_sigma(self.sigma, least=0.0)
         check_price(self.prediction_price)
         _ = self.beta(self.surrogate)
+        if self.subspace is not None and self.norm != "l2":
+            raise ConfigError("a subspace needs norm='l2': the l-inf projection leaves it")
 
     def fit(
         self, loader: Loader, *, select: Loader | None = None, progress: Progress | None = None
@@ -78,7 +85,10 @@ class UPIGrad(IterativeAttack):
             if self.prediction_price:
                 self._probe(model, first)
             slope = UniversalSlope(model, objective, stream, sigma, self.seed, self.clip, self.rise)
-            result = raise_shared(slope, self.ball, self.rule, tuple(first.shape[1:]), progress=progress)
+            inside = None if self.subspace is None else self.subspace.project
+            result = raise_shared(
+                slope, self.ball, self.rule, tuple(first.shape[1:]), progress=progress, inside=inside
+            )
         return as_perturbation(
             result.delta, self.ball, self.record(sigma=sigma, history=list(result.history))
         )

@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from upi.attacks.base import Attack, check_sigma, default_sigma
-from upi.averaging import mean_over
-from upi.classifier import Classifier
-from upi.curvature import ROWS, CurvatureOperator, GradientRows, RowPlan, Source
+from upi.attacks.base import Attack, check_price, check_sigma, default_sigma
+from upi.attacks.row_search import SOLVERS, RowForm, RowSearch, SearchPlan
+from upi.curvature import ROWS, SCALES
 from upi.errors import ConfigError, unknown_name
-from upi.linalg import EigenResult, Operator, gram, power, sketch
-from upi.loading import replayable
-from upi.objective import MapChange
-from upi.perturbation import Perturbation, as_perturbation, in_box
-from upi.preparation import batches
-from upi.recall import Recall
+from upi.linalg import EigenResult
+from upi.loading import replayable, samples
+from upi.perturbation import Perturbation, as_perturbation
+from upi.subspace import Subspace
 from upi.types import Loader, Progress
 
-Solver = Callable[["UPIPCA", Operator], EigenResult]
-
-SOLVERS: dict[str, Solver] = {
-    "gram": lambda attack, operator: gram(operator, components=attack.tried),
-    "sketch": lambda attack, operator: sketch(
-        operator, components=attack.tried, rank=attack.rank, seed=attack.seed
-    ),
-    "power": lambda attack, operator: power(operator, steps=attack.steps, seed=attack.seed),
-}
 OPERATORS = (*ROWS, "curvature")
-DRAWS = {"gradient": 8, "stein": 64}
-COMPONENTS = 5
+#: Defaults of the protocol, measured on a panel of networks (docs/defaults.md).
+DRAWS = {"gradient": 2, "stein": 64}
+#: Eigenvalue, as a share of the largest, below which rows do not span a direction.
+RANK = 1e-12
+COMPONENTS, COMPONENTS_OF_SLOW_MAPS, REFINEMENTS = 20, 8, 4
 
 
 @dataclass(frozen=True)
@@ -41,22 +32,38 @@ class UPIPCA(Attack):
 
     g_i = E_Z[grad D(I(x_i), I(x_i + Z))]; the maximiser is the top right singular vector of
     G scaled to length eps (Ehsani Oskouie and Farnia, ICASSP 2023). In the l-inf ball the
-    vector's signs are taken. Of the vector and its negative, the one that changes the maps of
-    the ``select`` images more, on the network itself, is returned.
+    vector's signs are taken. Leading vectors and their negatives are compared on the ``select``
+    images by the maps of the network itself; the best one is kept.
+
+    The protocol goes beyond the published form where public networks showed that it has to
+    (docs/method.md): rows have length 1; they are taken of the surrogate's map *and* of the softmax
+    score's map on the network itself, and the select images decide; the chosen vector is then refined:
+    rows around it have a mean that is not zero, along which the pattern is moved as long as that gains
+    on the select images. ``refinements=0`` is the singular vector and no more; ``preset="paper"`` is
+    the published form.
+
+    A price on predictions enters in two ways. At delta = 0, where it has no gradient, G^T G / n becomes
+    G^T G / n - price V^T V / m; in refinements the rows are gradients of the priced objective.
 
     Attributes:
         solver: ``"gram"`` (exact, float64), ``"sketch"`` (one pass, bounded memory) or
-            ``"power"`` (the paper's stochastic power method).
+            ``"power"`` (the paper's stochastic power method, which finds one vector).
         rows: ``"gradient"`` (double backward), ``"stein"`` (map values only), or
             ``"curvature"``: the curvature J^T M J at delta = 0 in place of G^T G.
         steps: Minibatch updates of ``"power"``.
         sigma: Deviation of Z, above zero; None makes its l2 norm half of the ball's l2 radius.
-        draws: Draws of Z per image. For ``"gradient"`` each is a row of its own (None: 8, in the
+        draws: Draws of Z per image. For ``"gradient"`` each is a row of its own (None: 2, in the
             paper preset 1); for ``"stein"`` they are averaged in one row (None: 64).
         rank: Sketch size.
-        components: Leading vectors tried; the one that changes the maps of the select images
-            most is returned. None means 5, and 1 in the paper preset or for ``"power"``.
-        surrogate: Softplus sharpness beta, None for the network itself, or ``"auto"``.
+        components: Leading vectors tried of each form; None means 20, 8 for maps of several passes, and 1
+            in the paper preset or for ``"power"``.
+        surrogate: Softplus sharpness beta, None for the network itself, or ``"auto"``: in the protocol
+            both forms of the rows, and the select images decide; in the paper preset None.
+        row_scale: ``"unit"``, ``"none"``, or ``"auto"``: unit length except in the paper preset.
+        refinements: Passes over rows around the chosen vector at the most, at least 0; None means 4, and 0
+            in the paper preset or for ``"curvature"``, which has no other place to look from.
+        prediction_price: Price on moving towards another prediction, at least 0; as in ``UPIGrad`` when
+            candidates are compared. V holds the gradients of the explained class's log-odds, of length 1.
         clip: Draw rows at clip(x + Z) instead of x + Z.
 
     Raises:
@@ -71,26 +78,43 @@ class UPIPCA(Attack):
     rank: int = 64
     components: int | None = None
     surrogate: float | str | None = "auto"
+    row_scale: str = "auto"
+    refinements: int | None = None
+    prediction_price: float = 0.0
     clip: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_sigma(self.sigma, least=1e-12)
+        check_price(self.prediction_price)
         if self.solver not in SOLVERS:
             raise unknown_name("solver", self.solver, SOLVERS)
         if self.rows not in OPERATORS:
             raise unknown_name("rows", self.rows, OPERATORS)
-        if min(self.steps, self.rank, self.tried, self.drawn) < 1:
-            raise ConfigError("steps, rank, components and draws must be at least 1")
+        if self.row_scale not in ("auto", *SCALES):
+            raise unknown_name("row_scale", self.row_scale, ("auto", *SCALES))
+        if min(self.steps, self.rank, self.tried, self.drawn) < 1 or self.planned < 0:
+            raise ConfigError("steps, rank, components and draws must be at least 1, refinements at least 0")
         if self.solver == "power" and self.tried > 1:
             raise ConfigError("the power method finds one component; use solver='gram' or 'sketch'")
+        if self.rows == "curvature":
+            self._check_curvature()
         _ = self.beta(self.surrogate)
+
+    def _check_curvature(self) -> None:
+        if self.planned:
+            raise ConfigError("rows='curvature' looks at delta = 0 only: refinements must be 0")
+        if self.prediction_price:
+            raise ConfigError("rows='curvature' has no rows to price: use rows='gradient' or 'stein'")
 
     @property
     def tried(self) -> int:
         """Leading vectors compared on the select images."""
-        single = self.paper or self.solver == "power"
-        return self.components if self.components is not None else 1 if single else COMPONENTS
+        if self.components is not None:
+            return self.components
+        if self.paper or self.solver == "power":
+            return 1
+        return COMPONENTS if getattr(self.map, "passes", 1) == 1 else COMPONENTS_OF_SLOW_MAPS
 
     @property
     def drawn(self) -> int:
@@ -98,15 +122,50 @@ class UPIPCA(Attack):
         default = 1 if self.paper and self.rows == "gradient" else DRAWS.get(self.rows, 1)
         return default if self.draws is None else self.draws
 
+    @property
+    def planned(self) -> int:
+        """Refinements at the most."""
+        none = self.paper or self.rows == "curvature"
+        return self.refinements if self.refinements is not None else 0 if none else REFINEMENTS
+
+    @property
+    def scale(self) -> str:
+        """Length of the rows."""
+        return self.row_scale if self.row_scale != "auto" else "none" if self.paper else "unit"
+
+    @property
+    def forms(self) -> tuple[RowForm, ...]:
+        """Forms of the rows that are tried."""
+        if self.rows == "stein":
+            return (RowForm(None, None),)
+        own = RowForm(None, self.beta(self.surrogate))
+        if self.surrogate != "auto" or self.paper or self.rows == "curvature":
+            return (own,)
+        score = getattr(self.map, "score", None)
+        if score is None:  # a map of the user's own: nothing says how it would look for another score
+            return (own,)
+        return (own, RowForm(None if score == "softmax" else "softmax", None))
+
+    @property
+    def plan(self) -> SearchPlan:
+        """The search that these options describe."""
+        return SearchPlan(
+            self.solver,
+            self.steps,
+            self.rank,
+            self.rows,
+            self.scale,
+            self.drawn,
+            self.clip,
+            self.forms,
+            self.tried,
+            self.planned,
+            self.prediction_price,
+        )
+
     def deviation(self, dim: int) -> float:
         """Deviation of Z for images with ``dim`` entries."""
         return default_sigma(self.ball, dim, 0.5) if self.sigma is None else float(self.sigma)
-
-    def _operator(self, source: Source, sigma: float) -> Operator:
-        if self.rows == "curvature":
-            return CurvatureOperator(source)
-        plan = RowPlan(sigma, self.drawn, self.seed, self.clip)
-        return GradientRows(source, rows=self.rows, plan=plan)
 
     def fit(
         self, loader: Loader, *, select: Loader | None = None, progress: Progress | None = None
@@ -115,14 +174,14 @@ class UPIPCA(Attack):
 
         Args:
             loader: Iterable of (images, labels) or of images, in [0, 1].
-            select: Held-out images that decide between +delta and -delta; the fitting images
+            select: Held-out images that decide between candidates; the fitting images
                 where it is not given. Never the test images.
             progress: Called with (batches done, batches) in each pass; 0 batches where unknown.
 
         Returns:
             The perturbation; its provenance holds the spectrum (leading singular values of
-            G / sqrt(n), or square roots of the curvature's eigenvalues), residual, certificate
-            and sign.
+            G / sqrt(n), or square roots of the curvature's eigenvalues), residual, certificate,
+            sign and the search. ``flags`` in it says where noise does as well on the select images.
 
         Raises:
             DataError, ModelError: The images or the model break the contract.
@@ -130,47 +189,75 @@ class UPIPCA(Attack):
             NonFiniteError: A row has NaN or infinity.
         """
         loader = replayable(loader)
-        held_out = loader if select is None else replayable(select)
-        objective = MapChange(self.map, self.change)
-        beta = None if self.rows == "stein" else self.beta(self.surrogate)
-        differentiated = None if self.rows == "stein" else objective
-        with self.fitting(loader, beta, differentiated) as (model, first):
-            shape = first.shape[1:]
-            sigma = self.deviation(first[0].numel())
-            several = self.solver == "power" or self.rows == "curvature"
-            recall = Recall(loader) if several else None
-            source = Source(model, objective, loader, self.paper, progress, recall)
-            result = SOLVERS[self.solver](self, self._operator(source, sigma))
-        candidates = self.ball.extreme(result.vectors.to(torch.float32).view(-1, *shape))
-        candidates = torch.cat([candidates, -candidates])
-        scores = select_scores(self.classifier, objective, held_out, candidates, correct_only=self.paper)
-        best = int(scores.argmax())
-        count = len(result.vectors)
+        held_out = None if select is None else replayable(select)
+        search = RowSearch(self, self.plan, self.deviation, loader, held_out, progress)
+        best = search.run()
+        noise = search.selection.noise(self.ball, self.seed)
         evidence = self.record(
-            sigma=sigma,
-            spectrum=result.values.clamp_min(0).sqrt().tolist(),
-            residual=None if result.residual != result.residual else result.residual,
-            cosine_bound=result.cosine_bound,
-            converged=result.converged,
-            component=best % count,
-            sign=1 if best < count else -1,
-            select_scores=scores.tolist(),
+            sigma=search.sigma,
+            **spectrum_of(best.result),
+            **best.evidence,
+            row_form=str(best.form),
+            search=search.trail,
             selected_on="fit" if select is None else "select",
-            history=list(result.history),
+            select_images=search.selection.count,
+            select_noise=noise,
+            flags=_flags(best.score, noise),
         )
-        return as_perturbation(candidates[best : best + 1], self.ball, evidence)
+        return as_perturbation(best.delta, self.ball, evidence)
+
+    def subspace(self, loader: Loader, k: int, *, progress: Progress | None = None) -> Subspace:
+        """The span of the k leading vectors of the rows at delta = 0, of the first form.
+
+        Args:
+            loader: As for ``fit``.
+            k: Directions, at least 1; at most as many as the rows span.
+            progress: As for ``fit``.
+
+        Raises:
+            ConfigError: k is out of range, or the solver finds one vector only.
+            DataError, ModelError, ZeroGradientError, NonFiniteError: As for ``fit``.
+        """
+        if self.solver == "power":
+            raise ConfigError("the power method finds one vector; use solver='gram' or 'sketch'")
+        loader = replayable(loader)
+        first = next(samples(loader)).x
+        if not 1 <= k <= first[0].numel():
+            raise ConfigError(f"k must be between 1 and the {first[0].numel()} numbers of an image, got {k}")
+        search = RowSearch(self, self.plan, self.deviation, loader, None, progress)
+        result = search.solve(self.forms[0], k)
+        vectors = result.vectors[result.values[:k] > RANK * result.values[0]]
+        if len(vectors) < k:
+            raise ConfigError(f"the rows span {len(vectors)} directions, k = {k} were asked for: more images")
+        basis = search.shaped(replace(result, vectors=orthonormal(vectors))).contiguous()
+        evidence = self.record(sigma=search.sigma, row_form=str(self.forms[0]), residual=result.residual)
+        values = tuple(result.values[:k].clamp_min(0).sqrt().tolist())
+        return Subspace(basis, values, {**evidence, "residual": spectrum_of(result)["residual"]})
 
 
-def select_scores(
-    model: Classifier, objective: MapChange, loader: Loader, candidates: Tensor, *, correct_only: bool
-) -> Tensor:
-    """Mean change of the maps under clip(x + delta) for each candidate (B, C, H, W), (B,)."""
-    with model.frozen():
-        prepared = batches(model, objective, loader, correct_only=correct_only)
-        return mean_over(
-            prepared,
-            lambda batch: torch.stack(
-                [objective.change(model, batch, in_box(batch.x + c.to(batch.x))) for c in candidates],
-                1,
-            ),
-        ).cpu()
+def orthonormal(rows: Tensor) -> Tensor:
+    """Rows (k, d) made orthonormal to rounding, in their order."""
+    basis, signs = torch.linalg.qr(rows.T)
+    found: Tensor = basis.T * signs.diagonal().sign()[:, None]
+    return found
+
+
+def spectrum_of(result: EigenResult) -> dict[str, Any]:
+    """What a solver says of its result, as plain JSON values."""
+    return {
+        "spectrum": result.values.clamp_min(0).sqrt().tolist(),
+        "residual": None if result.residual != result.residual else result.residual,
+        "cosine_bound": result.cosine_bound,
+        "converged": result.converged,
+        "history": list(result.history),
+    }
+
+
+def _flags(score: float, noise: float) -> list[dict[str, str]]:
+    if score > noise:
+        return []
+    message = (
+        f"On the select images the chosen vector ({score:.3f}) does no better than noise of equal norm "
+        f"({noise:.3f}): the rows point along directions that the network's maps do not follow."
+    )
+    return [{"code": "weaker-than-noise-on-select", "message": message}]

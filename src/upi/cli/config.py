@@ -41,15 +41,21 @@ class DataOptions(BaseModel):
         found = {key: value for key, value in context.params.items() if key in cls.model_fields}
         return cls(**{**found, **instead})
 
+    def _shared(self) -> bool:
+        """Whether all parts are cut from the same images."""
+        return self.data not in SOURCES or not SOURCES[self.data].official_test
+
     def sizes(self) -> dict[str, int | None]:
         """Size of each part; without --n-train all images that are left, or 3,000 where the test
         images come from the same ones."""
-        train = 3000 if self.n_train is None and self.data not in SOURCES else self.n_train
+        train = self.n_train
+        if train is None and self._shared():
+            train = 0 if self.data in SOURCES else 3000
         return {"train": train, "fit": self.n_fit, "select": self.n_select, "test": self.n_test}
 
-    def load(self) -> Parts:
-        """The images, cut into parts."""
-        return load_parts(self.data, self.sizes(), seed=self.split_seed, folder=self.data_dir)
+    def load(self, size: int | None = None) -> Parts:
+        """The images, cut into parts; photographs of all sizes at ``size`` x ``size`` pixels."""
+        return load_parts(self.data, self.sizes(), seed=self.split_seed, folder=self.data_dir, size=size)
 
     def origin(self, fingerprint: str) -> dict[str, Any]:
         """Which data were split how: equal for runs whose splits are the same images."""

@@ -16,7 +16,8 @@ from upi.types import Progress as Callback
 #: What the columns of ``show`` mean.
 LEGEND = (
     "change of the map; if kept: among unchanged predictions; top-k: top 5 % of pixels kept; "
-    "flips: changed predictions; share: excess over noise as a share of the per-image attack's"
+    "flips: changed predictions; share: excess over noise as a share of the per-image attack's; "
+    "1-step: as a share of that of the paper's one gradient step from each image"
 )
 
 console = Console()
@@ -73,7 +74,7 @@ def show(evaluation: Evaluation, flags: Iterable[Flag], title: str) -> None:
     """Print a table of results and its flags."""
     table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD)
     table.add_column("perturbation", no_wrap=True)
-    for head in ("change", "95 %", "if kept", "top-k", "flips", "norm", "share"):
+    for head in ("change", "95 %", "if kept", "top-k", "flips", "norm", "share", "1-step"):
         table.add_column(head, justify="right", no_wrap=True)
     for row in evaluation.rows.values():
         style = {"universal": "bold", "control": "dim"}.get(row.kind, "")
@@ -86,6 +87,7 @@ def show(evaluation: Evaluation, flags: Iterable[Flag], title: str) -> None:
             f"{row.prediction_changed:.1%}",
             _short(row.realised_norm.mean, ".2f"),
             _short(row.share_of_per_image, ".0%"),
+            _short(row.share_of_one_step, ".0%"),
             style=style,
         )
     console.print(table)

@@ -32,15 +32,12 @@ from upi.cli.options import (
     Weights,
 )
 from upi.errors import ConfigError
-from upi.evaluation import origin_flags
+from upi.evaluation import CONTROLS, origin_flags
 from upi.perturbation import Perturbation
 from upi.report import build_report
 from upi.runs import RunFolder, new_run
 from upi.study import Spec, Splits, Table, device_of, tabulate
-from upi.zoo.classifiers import load_classifier
-
-#: Rows that the evaluation adds itself.
-RESERVED = {"random", "random-matched", "per-image", "other-image", "tiny-noise"}
+from upi.zoo.classifiers import image_size, load_classifier
 
 
 def load_perturbations(paths: list[Path]) -> dict[str, Perturbation]:
@@ -51,7 +48,7 @@ def load_perturbations(paths: list[Path]) -> dict[str, Perturbation]:
         if not items:
             raise ConfigError(f"--perturbation {path}: no perturbations in this folder")
         for name, item in items.items():
-            if name in RESERVED:
+            if name in CONTROLS:
                 raise ConfigError(f"--perturbation {path}: {name!r} names a control; rename the file")
             if name in found:
                 raise ConfigError(
@@ -134,9 +131,15 @@ def evaluate_command(
         )
         with stages() as stage:
             stage("load images")
-            parts = chosen.load()
+            parts = chosen.load(image_size(model))
             classifier, about = load_classifier(
-                model, mean=mean, std=std, weights=weights, pretrained=pretrained, shape=parts.shape
+                model,
+                mean=mean,
+                std=std,
+                weights=weights,
+                pretrained=pretrained,
+                shape=parts.shape,
+                folder=data_dir,
             )
             classifier.net.to(device_of(device))
             origin = chosen.origin(parts.fingerprint)

@@ -37,7 +37,7 @@ from upi.cli.options import (
 from upi.errors import ConfigError, unknown_name
 from upi.runs import new_run
 from upi.study import METHODS, UNIVERSAL, Spec, Splits, device_of, fit
-from upi.zoo.classifiers import load_classifier
+from upi.zoo.classifiers import image_size, load_classifier
 
 
 @exit_codes
@@ -111,9 +111,15 @@ def fit_command(
     with new_run(out, force=force) as folder:
         with stages() as stage:
             stage("load images")
-            parts = chosen.load()
+            parts = chosen.load(image_size(model))
             classifier, about = load_classifier(
-                model, mean=mean, std=std, weights=weights, pretrained=pretrained, shape=parts.shape
+                model,
+                mean=mean,
+                std=std,
+                weights=weights,
+                pretrained=pretrained,
+                shape=parts.shape,
+                folder=data_dir,
             )
             classifier.net.to(device_of(device))
             origin = chosen.origin(parts.fingerprint)

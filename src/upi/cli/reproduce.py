@@ -1,4 +1,4 @@
-"""``upi reproduce``: every table and figure of the paper for one dataset."""
+"""``upi reproduce``: every table and figure of the paper for one dataset, or for public networks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from upi.cli.exits import exit_codes
 from upi.cli.options import DataDir, Device, Seed
 from upi.errors import RunFolderError
 from upi.report.reproduction import RESULTS, build_reproduction
-from upi.reproduce import DATASETS, Lab, Stages, run, settings
+from upi.reproduce import DATASETS, GROUPS, PANEL, Lab, Settings, Stages, panel_settings, run, settings
 from upi.runs import CONFIG, parse_json
 from upi.storage import write_atomic
 from upi.study import device_of
@@ -42,10 +42,43 @@ def _check(out: Path, resume: bool, asked: dict[str, object]) -> None:
         )
 
 
+def _one(
+    context: typer.Context,
+    chosen: Settings,
+    out: Path,
+    resume: bool,
+    asked: dict[str, object],
+    device: str,
+    data_dir: Path | None,
+    publish: Path | None,
+) -> bool:
+    """One reproduction in its folder; whether every stage worked."""
+    _check(out, resume, asked)
+    record = config_record(context)
+    write_atomic(out / CONFIG, json.dumps({**record, "options": asked}, indent=2, default=str) + "\n")
+    with stages() as stage:
+        lab = Lab(chosen, Stages(out, stage), device_of(device), data_dir)
+        results = {"command": record["argv"], **run(lab)}
+        stage("write tables and figures")
+        write_atomic(out / RESULTS, json.dumps(results, indent=1, allow_nan=False) + "\n")
+        page = build_reproduction(out, publish=publish)
+    for failure in results["failures"]:
+        console.print(f"[red]failed[/] {failure['stage']}: ", end="")
+        console.print(failure["error"], markup=False, soft_wrap=True)
+    console.print(f"Report: [bold]{page}[/] ({sum(results['seconds'].values()) / 60:.0f} min of stages)")
+    return not results["failures"]
+
+
 @exit_codes
 def reproduce_command(
     context: typer.Context,
-    dataset: Annotated[str, typer.Argument(help=f"{', '.join(DATASETS)}.")],
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            help=f"{', '.join(DATASETS)}; or {PANEL}: networks that other people trained, on CIFAR-10 and on "
+            f"photographs (also one by one: {', '.join(GROUPS)})."
+        ),
+    ],
     scale: Annotated[
         str,
         typer.Option("--scale", help="small: two cores, at most 90 minutes. full: a GPU, published widths."),
@@ -68,29 +101,32 @@ def reproduce_command(
 ) -> None:
     """Reproduce the paper for one dataset: networks, tables, figures, formal statements.
 
-    Trains each network (or takes it from the cache), measures every attack and control,
-    transfer, correlation, curves and the propositions, and writes results.json, tables.md,
-    figures and report.html. Interrupt it whenever you like and go on with --resume.
+    Trains each network (or takes it from the cache; public networks are loaded), measures every
+    attack and control, transfer, correlation, curves and the propositions, and writes results.json,
+    tables.md, figures and report.html. Interrupt it whenever you like and go on with --resume.
     """
     from dataclasses import replace
 
-    chosen = settings(dataset, scale, preset, seed=seed)
-    if arch:
-        chosen = replace(chosen, architectures=tuple(dict.fromkeys(arch)))
     out = out or Path("runs") / f"reproduce-{dataset}"
-    asked = {"dataset": dataset, "scale": scale, "preset": preset, "seed": seed, "arch": arch}
-    _check(out, resume, asked)
-    record = config_record(context)
-    write_atomic(out / CONFIG, json.dumps(record, indent=2) + "\n")
-    with stages() as stage:
-        lab = Lab(chosen, Stages(out, stage), device_of(device), data_dir)
-        results = {"command": record["argv"], **run(lab)}
-        stage("write tables and figures")
-        write_atomic(out / RESULTS, json.dumps(results, indent=1, allow_nan=False) + "\n")
-        page = build_reproduction(out, publish=publish)
-    for failure in results["failures"]:
-        console.print(f"[red]failed[/] {failure['stage']}: ", end="")
-        console.print(failure["error"], markup=False, soft_wrap=True)
-    console.print(f"Report: [bold]{page}[/] ({sum(results['seconds'].values()) / 60:.0f} min of stages)")
-    if results["failures"]:
+    good = True
+    for name in GROUPS if dataset == PANEL else (dataset,):
+        make = panel_settings if name in GROUPS else settings
+        chosen = make(name, scale, preset, seed=seed)
+        if arch:
+            known = chosen.architectures
+            wanted = tuple(each for each in dict.fromkeys(arch) if not chosen.public or each in known)
+            if not wanted:
+                continue
+            chosen = replace(chosen, architectures=wanted)
+        asked: dict[str, object] = {
+            "dataset": name,
+            "scale": scale,
+            "preset": preset,
+            "seed": seed,
+            "arch": arch,
+        }
+        inner = GROUPS[name] if dataset == PANEL else ""
+        shown = None if publish is None else publish / inner
+        good &= _one(context, chosen, out / inner, resume, asked, device, data_dir, shown)
+    if not good:
         raise typer.Exit(1)

@@ -35,12 +35,12 @@ from upi.perturbation import Perturbation
 from upi.report import build_report
 from upi.runs import new_run
 from upi.study import device_of
-from upi.zoo.classifiers import load_classifier
+from upi.zoo.classifiers import image_size, load_classifier
 from upi.zoo.datasets import Parts
 
 
 def _models(
-    specs: list[str], parts: Parts, device: str
+    specs: list[str], parts: Parts, device: str, folder: Path | None
 ) -> tuple[dict[str, Classifier], dict[str, dict[str, Any]]]:
     """Networks by a short name: that of their folder or file, or what was given."""
     models: dict[str, Classifier] = {}
@@ -49,7 +49,7 @@ def _models(
         name = Path(spec).stem if Path(spec).exists() else spec
         if name in models:
             raise ConfigError(f"--model {spec}: two networks are called {name!r}; rename a folder")
-        models[name], found = load_classifier(spec, shape=parts.shape)
+        models[name], found = load_classifier(spec, shape=parts.shape, folder=folder)
         models[name].net.to(device_of(device))
         about[name] = {**found, "fingerprint": models[name].fingerprint()}
     return models, about
@@ -120,8 +120,8 @@ def transfer_command(
         preset = common(items, "preset", None)
         with stages() as stage:
             stage("load images")
-            parts = chosen.load()
-            models, about = _models(model, parts, device)
+            parts = chosen.load(next((s for s in map(image_size, model) if s is not None), None))
+            models, about = _models(model, parts, device, data_dir)
             loader, progress = parts["test"].batches(batch_size), stage("evaluate on test")
             if len(models) == 1 and saliency:
                 only = next(iter(models.values()))

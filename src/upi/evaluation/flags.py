@@ -98,6 +98,15 @@ def table_flags(rows: Mapping[str, Standing]) -> Iterator[Flag]:
             )
 
 
+def fitting_flags(perturbations: Mapping[str, object]) -> Iterator[Flag]:
+    """Repeat what a fit said of its own result."""
+    for name, item in perturbations.items():
+        found = item.provenance.get("flags") if isinstance(item, Perturbation) else None
+        for flag in found if isinstance(found, list) else []:
+            if isinstance(flag, Mapping) and {"code", "message"} <= set(flag):
+                yield Flag(str(flag["code"]), f"{name}: {flag['message']}")
+
+
 def origin_flags(
     perturbations: Mapping[str, Perturbation], origin: Mapping[str, Any], fingerprint: str
 ) -> Iterator[Flag]:

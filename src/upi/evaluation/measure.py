@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +20,8 @@ from upi.errors import DataError, ZeroGradientError
 from upi.evaluation.controls import TINY, matched, mean_columns, noise, other_image
 from upi.evaluation.flags import Flag, model_flags
 from upi.evaluation.metrics import MAP_METRICS, realised_norm
-from upi.loading import check_images, count_of, samples
+from upi.loading import check_finite, check_images, count_of, samples
+from upi.overheard import Overheard
 from upi.perturbation import Perturbation, in_box
 from upi.types import Dissimilarity, Loader, Perturber, Progress, SaliencyMap, Samples
 
@@ -38,28 +38,6 @@ def kind_of(name: str, perturber: Perturber) -> str:
     if name in _CONTROL_NAMES or method in _CONTROLS:
         return "control"
     return "universal" if isinstance(perturber, Perturbation) else "per-image"
-
-
-class Overheard:
-    """The network while it is explained: predictions on the very images that it saw cost nothing."""
-
-    def __init__(self, model: Classifier) -> None:
-        self.model = model
-        self.seen: tuple[int, torch.Size, Tensor] | None = None
-
-    def __call__(self, x: Tensor) -> Tensor:
-        logits = self.model(x)
-        self.seen = x.data_ptr(), x.shape, logits.detach()
-        return logits
-
-    def predict(self, x: Tensor) -> Tensor:
-        """Classes (N,) of ``x``, which the caller has kept alive since it was explained."""
-        if self.seen is not None and self.seen[:2] == (x.data_ptr(), x.shape):
-            return self.seen[2].argmax(1)
-        return self.model.predict(x)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.model, name)
 
 
 @dataclass
@@ -113,7 +91,9 @@ class Pass:
             )
             return x
         self.moved[name] += 1
-        perturbed = self.model.place(check_images(perturbed, where=f"the output of {name!r}"))
+        where = f"the output of {name!r}"
+        boxed = getattr(perturber, "in_box", True)  # the published one-step attack clips nothing
+        perturbed = self.model.place((check_images if boxed else check_finite)(perturbed, where=where))
         if perturbed.shape != x.shape:
             raise DataError(f"{name!r} returned {tuple(perturbed.shape)} for images {tuple(x.shape)}")
         if realised_norm(x, perturbed, self.ball).max() > self.ball.eps * (1 + ROUNDING):

@@ -41,6 +41,7 @@ class Row:
     excess_over_noise: float  # mean minus that of the row "random"; NaN without it
     excess_over_matched_noise: float  # likewise for noise of the same realised norm
     share_of_per_image: float  # excess over noise as a share of the per-image attack's
+    share_of_one_step: float  # likewise of the paper's one-step attack's
 
     def __getitem__(self, key: str) -> Any:
         return getattr(self, key)
@@ -52,7 +53,12 @@ class Row:
             plain[metric] = self[metric].to_dict()
         plain["unchanged"] = {metric: value.to_dict() for metric, value in self.unchanged.items()}
         plain["prediction_changed"] = self.prediction_changed
-        for scale in ("excess_over_noise", "excess_over_matched_noise", "share_of_per_image"):
+        for scale in (
+            "excess_over_noise",
+            "excess_over_matched_noise",
+            "share_of_per_image",
+            "share_of_one_step",
+        ):
             plain[scale] = _number(self[scale])
         return plain
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from upi.kernels.convolution import conv2d
 from upi.kernels.folding import Folding, batch_norm, find_foldable
 from upi.kernels.pooling import Windows, soft_max_pool2d, windows
-from upi.kernels.softplus import softplus
+from upi.kernels.softplus import hardtanh, softplus
 
 __all__ = [
     "Folding",
@@ -20,6 +20,7 @@ __all__ = [
     "batch_norm",
     "conv2d",
     "find_foldable",
+    "hardtanh",
     "soft_max_pool2d",
     "softplus",
     "windows",

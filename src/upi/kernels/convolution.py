@@ -1,7 +1,9 @@
 """Convolution with frozen weights: its two derivatives are a transposed and a plain convolution.
 
 Autograd's second derivative of a convolution also prepares the weights' and costs half again as
-much; a convolution with frozen weights keeps nothing but the weights.
+much; a convolution with frozen weights keeps nothing but the weights. On a CPU a 1 x 1 convolution is a
+matrix product and the adjoint of a depthwise one a convolution with the turned kernel: torch's general
+routes are 2 to 10 times slower there (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -24,6 +26,25 @@ class _Geometry:
     groups: int
     rest: Pair  # rows and columns at the end that no window reaches
 
+    def pointwise(self, x: Tensor, weight: Tensor) -> bool:
+        """Whether a 1 x 1 kernel sees every pixel once, and a matrix product is the quicker way."""
+        once = self.stride == (1, 1) and self.padding == (0, 0) and self.groups == 1
+        return once and weight.shape[2:] == (1, 1) and x.device.type == "cpu" and x.is_contiguous()
+
+    def turns(self, grad: Tensor, weight: Tensor) -> bool:
+        """Whether the adjoint is a depthwise convolution with the turned kernel, on a CPU."""
+        depthwise = self.groups == weight.shape[0] and weight.shape[1] == 1
+        inside = all(p < k for p, k in zip(self.padding, weight.shape[2:], strict=True))
+        plain = self.stride == (1, 1) and self.dilation == (1, 1) and inside
+        return depthwise and plain and grad.device.type == "cpu"
+
+
+def _mix(x: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
+    """The matrix (O, I) applied to the channels of (N, I, H, W)."""
+    flat, every = x.flatten(2), matrix.expand(len(x), -1, -1)
+    out = torch.bmm(every, flat) if bias is None else torch.baddbmm(bias[:, None], every, flat)
+    return out.view(len(x), -1, *x.shape[2:])
+
 
 class _Convolve(Function):
     """The linear map x to w * x."""
@@ -31,6 +52,8 @@ class _Convolve(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, how: _Geometry) -> Tensor:
         ctx.weight, ctx.how = weight, how
+        if how.pointwise(x, weight):
+            return _mix(x, weight[:, :, 0, 0], bias)
         return torch.conv2d(x, weight, bias, how.stride, how.padding, how.dilation, how.groups)
 
     @staticmethod
@@ -44,6 +67,11 @@ class _Transposed(Function):
     @staticmethod
     def forward(ctx: Any, grad: Tensor, weight: Tensor, how: _Geometry) -> Tensor:
         ctx.weight, ctx.how = weight, how
+        if how.pointwise(grad, weight):
+            return _mix(grad, weight[:, :, 0, 0].T, None)
+        if how.turns(grad, weight):
+            edges = tuple(k - 1 - p for k, p in zip(weight.shape[2:], how.padding, strict=True))
+            return torch.conv2d(grad, weight.flip(2, 3), None, 1, edges, 1, how.groups)
         return torch.conv_transpose2d(
             grad, weight, None, how.stride, how.padding, how.rest, how.groups, how.dilation
         )

@@ -1,5 +1,6 @@
-"""Top eigenvectors of positive semi-definite operators; knows nothing of networks."""
+"""Top eigenvectors of positive semi-definite operators and their differences; knows no networks."""
 
+from upi.linalg.difference import Difference, MatrixDifference
 from upi.linalg.gram import gram
 from upi.linalg.krylov import krylov
 from upi.linalg.operator import MatrixRows, Operator, RowOperator, Term
@@ -8,8 +9,10 @@ from upi.linalg.result import EigenResult
 from upi.linalg.sketch import FrequentDirections, sketch
 
 __all__ = [
+    "Difference",
     "EigenResult",
     "FrequentDirections",
+    "MatrixDifference",
     "MatrixRows",
     "Operator",
     "RowOperator",

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from upi.errors import ConfigError
+from upi.linalg.difference import Difference, MatrixDifference, signed_leading
 from upi.linalg.krylov import krylov
 from upi.linalg.operator import Operator, RowOperator, Term
 from upi.linalg.result import EigenResult
@@ -111,6 +112,28 @@ def _collected(operator: RowOperator, components: int, keep: int) -> EigenResult
     return _from_rows(torch.cat(stored), components, keep)
 
 
+def _difference(operator: Difference, components: int, keep: int) -> EigenResult:
+    """Both sets of rows stored; decomposed in their span, or iterated where that is large."""
+    pairs, size = [], 0
+    for pair in operator.pairs():
+        pairs.append(pair)
+        size += sum(part.numel() * part.element_size() for part in pair)
+        if size > STORED:
+            raise ConfigError(
+                f"the exact solver would store more than {STORED / 2**30:g} GiB of rows; use solver='sketch'"
+            )
+    wanted, forbidden = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+    count = len(wanted)
+    if min(count + len(forbidden), operator.dim) > DENSE_SIDE:
+        stored = MatrixDifference(wanted, forbidden, operator.price)
+        found = krylov(stored, components=components, keep=keep, rank=RANK, tolerance=RESIDUAL, pairs=keep)
+        if found.converged:
+            return replace(found, cosine_bound=1.0)
+    weight = operator.price * count / max(1, len(forbidden))
+    values, vectors = signed_leading(wanted, forbidden, weight, keep)
+    return _exact(values / count, vectors, components)
+
+
 def _too_large(side: int) -> ConfigError:
     return ConfigError(
         f"the exact solver needs a {side} x {side} matrix (limit {MAX_SIDE}); use solver='sketch'"
@@ -121,7 +144,8 @@ def gram(operator: Operator, *, components: int = 1, keep: int = 20) -> EigenRes
     """Exact leading eigenpairs, for reference and for moderate sizes.
 
     One pass over the data, whose rows are stored (2 GiB at the most; then d x d sums of products
-    take their place). An operator without rows is applied to the identity (d applications).
+    take their place). An operator without rows is applied to the identity (d applications). Of a
+    ``Difference`` both sets of rows are stored.
 
     Args:
         operator: Any operator; a ``RowOperator`` is cheaper.
@@ -129,9 +153,12 @@ def gram(operator: Operator, *, components: int = 1, keep: int = 20) -> EigenRes
         keep: Eigenvalues returned at the most.
 
     Raises:
-        ConfigError: Both n and d exceed ``MAX_SIDE``; use ``sketch``.
+        ConfigError: Both n and d exceed ``MAX_SIDE``, or the rows of a difference take more than
+            2 GiB; use ``sketch``.
     """
     keep = max(components, keep)
+    if isinstance(operator, Difference):
+        return _difference(operator, components, keep)
     if isinstance(operator, RowOperator):
         return _collected(operator, components, keep)
     if operator.dim > MAX_SIDE:

@@ -47,7 +47,9 @@ def power(
         largest = max(largest, term.count)  # a short last batch must not weigh as much as a full one
         image = term.matmat(vector[:, None])[:, 0] / largest
         quotient = float(vector @ image)
-        scale = max(scale, quotient) if step < 10 else 0.9 * scale + 0.1 * quotient
+        # a difference can be negative here; the length of the image then says how long a step may be
+        size = quotient if quotient > 0 else float(image.norm())
+        scale = max(scale, size) if step < 10 else 0.9 * scale + 0.1 * size
         history.append(quotient)
         if scale > 0:
             vector = vector + step_size / (1 + step / 10) / scale * image

@@ -13,7 +13,7 @@ from jinja2 import UndefinedError
 from markupsafe import Markup
 
 from upi.errors import RunFolderError
-from upi.report import figures, paper_figures
+from upi.report import direction_figures, figures, paper_figures
 from upi.report.page import FigureDrawer, template
 from upi.report.style import look, name
 from upi.report.tables import COLUMNS, table1, titles_of, transfer
@@ -23,6 +23,8 @@ from upi.storage import write_atomic
 
 #: File of a reproduction's results.
 RESULTS = "results.json"
+#: Short names of the transfer tables.
+TRANSFERS = {"networks": "transfer_networks", "maps": "transfer_maps", "datasets": "transfer_datasets"}
 
 
 def _good(results: Mapping[str, Any], key: str) -> Mapping[str, Any] | None:
@@ -84,6 +86,10 @@ def _drawn(folder: RunFolder, results: Mapping[str, Any]) -> dict[str, Markup | 
     )
     found = _good(results, "spectrum")
     drawn["spectrum"] = add("spectrum-and-power", paper_figures.spectrum_and_power(found)) if found else None
+    found = _good(results, "components")
+    drawn["components"] = add("components", direction_figures.components(found)) if found else None
+    found = _good(results, "subspace")
+    drawn["subspace"] = add("subspace", direction_figures.subspace(found)) if found else None
     found = _good(results, "theory")
     drawn["bounds"] = add("bounds", paper_figures.bounds(found["problems"], titles)) if found else None
     return drawn
@@ -108,18 +114,17 @@ def build_reproduction(path: Path, *, publish: Path | None = None) -> Path:
         with look():
             drawn = _drawn(folder, results)
         titles = titles_of(results)
-        trained = sum(c["training_seconds"] for c in results["classifiers"] if c["error"] is None)
+        trained = sum(c.get("training_seconds", 0) for c in results["classifiers"] if c["error"] is None)
         maps = {key: title.removesuffix(" map") for key, title in MAPS.items()}
         content = {
             "results": results,
             "drawn": drawn,
             "lines": table1(results),
             "columns": COLUMNS,
-            "networks": transfer(results["transfer_networks"], titles, maps),
-            "maps": transfer(results["transfer_maps"], titles, maps),
-            "datasets": transfer(results["transfer_datasets"], titles, maps)
-            if "transfer_datasets" in results
-            else None,
+            **{
+                short: transfer(results[key], titles, maps) if key in results else None
+                for short, key in TRANSFERS.items()
+            },
             "titles": titles,
             "name": name,
             "problem_title": paper_figures.problem_title,

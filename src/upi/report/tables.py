@@ -10,7 +10,15 @@ from upi.report.style import name
 from upi.report.words import NORMS, map_name, radius, rows_of
 
 #: Columns of Table 1.
-COLUMNS = ("random", "random-matched", "upi-pca", "upi-grad", "class-uap", "per-image")
+COLUMNS = (
+    "random",
+    "random-matched",
+    "upi-pca",
+    "upi-grad",
+    "class-uap",
+    "per-image-one-step",
+    "per-image",
+)
 
 
 @dataclass(frozen=True)
@@ -40,6 +48,7 @@ class Line:
     n: int = 0
     entries: Mapping[str, Entry] = field(default_factory=dict)
     share: float | None = None  # of the per-image attack's excess over noise, UPI-Grad
+    one_step: float | None = None  # of the one-step attack's, UPI-Grad
     ratio: float | None = None  # UPI-PCA's excess over noise as a share of UPI-Grad's
     error: str | None = None
 
@@ -62,6 +71,12 @@ def _excess(entries: Mapping[str, Entry], row: str) -> float:
     return entries[row].mean - entries["random"].mean
 
 
+def _share(excess: float, entries: Mapping[str, Entry], row: str) -> float | None:
+    """An excess over noise as a share of another row's, where that row is there and beats noise."""
+    room = _excess(entries, row) if row in entries else 0.0
+    return excess / room if room > 0 else None
+
+
 def table1(results: Mapping[str, Any]) -> list[Line]:
     """Table 1: the means of the universal attacks are over all fits."""
     titles, lines = titles_of(results), []
@@ -75,7 +90,6 @@ def table1(results: Mapping[str, Any]) -> list[Line]:
             continue
         rows, spread = rows_of(table), table["seed_spread"]
         entries = {row: _entry(rows[row], spread.get(row)) for row in COLUMNS if row in rows}
-        room = _excess(entries, "per-image")
         grad, pca = _excess(entries, "upi-grad"), _excess(entries, "upi-pca")
         lines.append(
             Line(
@@ -83,7 +97,8 @@ def table1(results: Mapping[str, Any]) -> list[Line]:
                 radius(table["norm"], table["eps"]),
                 table["n_test"],
                 entries,
-                grad / room if room > 0 else None,
+                _share(grad, entries, "per-image"),
+                _share(grad, entries, "per-image-one-step"),
                 pca / grad if grad > 0 else None,
             )
         )

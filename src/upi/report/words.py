@@ -84,7 +84,8 @@ def headline(table: Mapping[str, Any]) -> Headline | None:
     for key, words in (
         ("random", "Noise of the same size changes it by {}"),
         ("random-matched", "noise scaled to the same realised size by {}"),
-        ("per-image", "an attack made for each image by {}"),
+        ("per-image-one-step", "one gradient step made for each image, as in the paper, by {}"),
+        ("per-image", "a strong attack made for each image by {}"),
     ):
         if key in rows:
             parts.append(words.format(amount(rows[key]["dissimilarity"]["mean"], kind)))

@@ -17,7 +17,7 @@ from upi.reproduce.settings import Cell, Settings, Work
 from upi.reproduce.stages import Outcome, Stages
 from upi.study import Splits
 from upi.types import Progress
-from upi.zoo.classifiers import Trained, load_trained, trained_or_cached
+from upi.zoo.classifiers import Trained, load_trained, public_classifier, trained_or_cached
 from upi.zoo.datasets import Dataset, Parts, load_parts
 from upi.zoo.nets import TITLES
 from upi.zoo.recipes import Plan, plan
@@ -33,18 +33,15 @@ def title_of(about: Mapping[str, Any]) -> str:
     return title if about["width"] == 1 else f"{title} ×{about['width']:g}"
 
 
-#: Images per batch where nothing is differentiated twice through many of them.
-TEST_BATCH = 100
-
-
 def batches_of(
-    parts: Parts | Mapping[str, Dataset], work: Work, n_test: int, origin: Mapping[str, Any]
+    parts: Parts | Mapping[str, Dataset], work: Work, n_test: int, origin: Mapping[str, Any], size: int
 ) -> Splits:
-    """The first images of each part in batches, as one cell of Table 1 needs them."""
+    """The first images of each part in batches, as one cell of Table 1 needs them; those that are
+    not fitted on in batches of ``size``."""
     return Splits(
         parts["fit"].first(work.n_fit).batches(work.batch),
-        parts["select"].first(work.n_select).batches(TEST_BATCH),
-        parts["test"].first(n_test).batches(TEST_BATCH),
+        parts["select"].first(work.n_select).batches(size),
+        parts["test"].first(n_test).batches(size),
         origin,
     )
 
@@ -58,6 +55,16 @@ def need(outcome: Outcome) -> dict[str, Any]:
     if outcome.result is None:
         raise StageError(f"stage {outcome.name} failed: {outcome.error}")
     return outcome.result
+
+
+def model_accuracy(model: Classifier, batches: Sequence[Any], progress: Progress) -> float:
+    """Share of labelled images that are classified correctly."""
+    right = count = 0
+    for number, (x, label) in enumerate(batches):
+        right += int((model.predict(model.place(x)).cpu() == label).sum())
+        count += len(label)
+        progress(number + 1, len(batches))
+    return right / count
 
 
 @dataclass
@@ -85,30 +92,35 @@ class Lab:
     def parts_of(self, dataset: str) -> Parts:
         """Fit, select and the rest of a training split, and the whole test split, in an order
         fixed by the seed 0: accuracy is measured on all of it, tables use its first images."""
-        sizes = {"fit": self.settings.n_fit, "select": self.settings.n_select, "train": None, "test": None}
-        return load_parts(dataset, sizes, seed=0, folder=self.data_dir)
+        train = 0 if self.settings.public else None
+        sizes = {"fit": self.settings.n_fit, "select": self.settings.n_select, "train": train, "test": None}
+        return load_parts(dataset, sizes, seed=0, folder=self.data_dir, size=self.settings.size)
 
     @cached_property
     def parts(self) -> Parts:
         """The images of this reproduction."""
-        return self.parts_of(self.settings.dataset)
+        return self.parts_of(self.settings.source)
 
     @cached_property
     def origin(self) -> dict[str, Any]:
         """Which images: goes into every perturbation's provenance."""
         prints = {part: self.parts[part].fingerprint() for part in ("fit", "select", "test")}
-        return {"name": self.settings.dataset, **prints}
+        return {"name": self.settings.source, **prints}
 
     def splits(self, work: Work) -> Splits:
         """Batches for one cell of Table 1."""
-        return batches_of(self.parts, work, work.n_test, self.origin)
+        return batches_of(self.parts, work, work.n_test, self.origin, self.settings.batch)
 
     def test(self, count: int) -> Sequence[tuple[torch.Tensor, torch.Tensor]]:
         """The first ``count`` test images in batches."""
-        return self.parts["test"].first(count).batches(TEST_BATCH)
+        return self.parts["test"].first(count).batches(self.settings.batch)
 
     def train(self, arch: str) -> Outcome:
-        """Train a network or take it from an earlier run; its result describes it."""
+        """Train a network, or take it from an earlier run or from its public weights; the result
+        describes it."""
+        if self.settings.public:
+            self.trained[arch] = self._public(arch)
+            return self.trained[arch]
         chosen = plan(self.settings.dataset, arch, self.settings.scale, seed=self.settings.seed)
         inputs = {"arch": arch, "plan": asdict(chosen), "data": self.origin}
 
@@ -128,6 +140,15 @@ class Lab:
 
         self.trained[arch] = self.stages.run(f"train/{arch}", inputs, make)
         return self.trained[arch]
+
+    def _public(self, arch: str) -> Outcome:
+        def make(progress: Progress) -> dict[str, Any]:
+            model, about = public_classifier(arch, folder=self.data_dir, shape=self.parts.shape)
+            model.net.to(self.device)
+            score = model_accuracy(model, self.parts["test"].batches(self.settings.batch), progress)
+            return {**about, "fingerprint": model.fingerprint(), "test_accuracy": score}
+
+        return self.stages.run(f"load/{arch}", {"arch": arch, "data": self.origin}, make)
 
     def _trained(self, arch: str, chosen: Plan, progress: Progress) -> tuple[Trained, bool]:
         images = self.parts["train"]
@@ -149,9 +170,16 @@ class Lab:
             StageError: Its training failed.
         """
         if arch not in self._models:
-            file = need(self.trained[arch])["files"][0]
-            self._models[arch] = Classifier(load_trained(self.folder / file).net.to(self.device))
+            self._models[arch] = self._loaded(arch)
         return self._models[arch]
+
+    def _loaded(self, arch: str) -> Classifier:
+        about = need(self.trained[arch])
+        if self.settings.public:
+            model, _ = public_classifier(arch, folder=self.data_dir, shape=self.parts.shape)
+            model.net.to(self.device)
+            return model
+        return Classifier(load_trained(self.folder / about["files"][0]).net.to(self.device))
 
     def ready(self) -> list[str]:
         """Networks whose training worked."""

@@ -10,12 +10,25 @@ from typing import Any
 import torch
 
 from upi.attacks.base import versions
-from upi.reproduce import studies, transfers
+from upi.reproduce import directions, studies, transfers
 from upi.reproduce.lab import Lab
 from upi.reproduce.stages import Outcome
 from upi.reproduce.table1 import measure
 from upi.reproduce.theory import statements
 from upi.runs import SCHEMA
+
+COMPARISONS: dict[str, Callable[[Lab, list[Outcome]], Outcome]] = {
+    "transfer_networks": transfers.between_models,
+    "transfer_maps": transfers.between_maps,
+    "transfer_datasets": transfers.between_datasets,
+    "correlation": studies.correlation,
+    "eps_curve": studies.curve,
+    "fitting_images": studies.fitting_images,
+    "spectrum": studies.spectrum,
+    "components": directions.components,
+    "subspace": directions.subspace,
+    "pictures": studies.pictures,
+}
 
 
 def processor() -> str:
@@ -58,23 +71,15 @@ def run(lab: Lab) -> dict[str, Any]:
     for arch in settings.architectures:
         lab.train(arch)
         table1 += [measure(lab, arch, cell) for cell in settings.cells_of(arch)]
-    comparisons: dict[str, Callable[[Lab, list[Outcome]], Outcome]] = {
-        "transfer_networks": transfers.between_models,
-        "transfer_maps": transfers.between_maps,
-        "correlation": studies.correlation,
-        "eps_curve": studies.curve,
-        "fitting_images": studies.fitting_images,
-        "spectrum": studies.spectrum,
-        "pictures": studies.pictures,
-    }
-    if settings.other is not None:
-        comparisons["transfer_datasets"] = transfers.between_datasets
-    found = {key: _plain(stage(lab, table1)) for key, stage in comparisons.items()}
-    theory = _plain(statements(lab))
+    asked = [*settings.studies, *(("transfer_datasets",) if settings.other is not None else ())]
+    found = {key: _plain(COMPARISONS[key](lab, table1)) for key in asked}
+    if settings.theory_images:
+        found["theory"] = _plain(statements(lab))
     outcomes = lab.stages.outcomes
     return {
         "schema": SCHEMA,
         "dataset": settings.dataset,
+        "images": settings.source,
         "scale": settings.scale,
         "preset": settings.preset,
         "seed": settings.seed,
@@ -85,7 +90,6 @@ def run(lab: Lab) -> dict[str, Any]:
         "classifiers": [{"arch": arch, **_plain(outcome)} for arch, outcome in lab.trained.items()],
         "table1": [{"arch": o.name.split("/")[1], "cell": o.name.split("/")[2], **_plain(o)} for o in table1],
         **found,
-        "theory": theory,
         "seconds": {outcome.name: outcome.seconds for outcome in outcomes},
         "failures": [{"stage": o.name, "error": o.error} for o in lab.stages.failures()],
     }

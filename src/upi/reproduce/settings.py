@@ -63,6 +63,19 @@ class Cell:
         )
 
 
+#: What a reproduction has beside Table 1.
+STUDIES = (
+    "transfer_networks",
+    "transfer_maps",
+    "correlation",
+    "eps_curve",
+    "fitting_images",
+    "spectrum",
+    "subspace",
+    "pictures",
+)
+
+
 @dataclass(frozen=True)
 class Settings:
     """One reproduction.
@@ -72,6 +85,11 @@ class Settings:
         cells: Table 1; the first is the main one, which every other table and figure is about.
         rest: The cells that networks other than the lead get: the main one among them.
         brief: Networks that get the main cell only, because they are slow.
+        images: Dataset whose images are used, where it is not ``dataset``.
+        size: Side that photographs of all sizes are cut to.
+        public: The networks are public ones (``upi.zoo.public``); nothing is trained.
+        batch: Images per batch where nothing is differentiated twice through many of them.
+        studies: Comparisons, figures and tables beside Table 1, in order.
         architectures: Networks; the first leads.
         n_fit, n_select: Images set aside from the training split.
         maps: Maps that transfer is measured between.
@@ -100,6 +118,16 @@ class Settings:
     theory_images: int = 8
     other: str | None = None
     brief: tuple[str, ...] = ()
+    images: str | None = None
+    size: int | None = None
+    public: bool = False
+    batch: int = 100
+    studies: tuple[str, ...] = STUDIES
+
+    @property
+    def source(self) -> str:
+        """Dataset whose images are used."""
+        return self.images or self.dataset
 
     @property
     def main(self) -> Cell:
@@ -132,10 +160,10 @@ RADII = {
 DATASETS = tuple(RADII)
 _OTHER = {"cifar10": "tiny-imagenet"}
 
-_SMALL = Work(n_fit=400, n_select=100, n_test=250, batch=32, steps=120, per_image_steps=25, pca_draws=4)
+_SMALL = Work(n_fit=400, n_select=100, n_test=250, batch=32, steps=120, per_image_steps=25, pca_draws=2)
 _SMALL_GRID = Work(n_fit=400, n_select=60, n_test=200, batch=32, steps=60, per_image_steps=20, pca_draws=2)
 _SMALL_IG = Work(n_fit=128, n_select=40, n_test=100, batch=16, steps=40, per_image_steps=12, pca_draws=1)
-_FULL = Work(n_fit=1000, n_select=250, n_test=2000, batch=64, steps=400, per_image_steps=60, pca_draws=8)
+_FULL = Work(n_fit=1000, n_select=250, n_test=2000, batch=64, steps=400, per_image_steps=60, pca_draws=4)
 
 
 #: Datasets whose images are so large that each cell gets less work.

