@@ -1,102 +1,176 @@
-"""How the defaults were chosen: one option varied at a time on the demo's digits and network.
+"""How the defaults were chosen: one option varied at a time, on networks of different kinds.
 
-    OMP_NUM_THREADS=1 python benchmarks/defaults.py > docs/defaults.md
+    UPI_DATA=... python -m benchmarks.defaults NETWORK ...     # measure, kept in benchmarks/results/panel
+    python -m benchmarks.defaults > docs/defaults.md           # write the tables
 
-Each line is the mean over three fits (seeds 0 to 2) on the fit split, measured on the
-select split (the test split takes no part in choices), for the simple-gradient map of the
-logit in the l2 ball of radius 2.
+Networks are those of ``benchmarks/panel.py``. Each cell is one fit (seed 0) on the fit split, measured on
+the select split (the test split takes no part in choices): mean relative l2 change of the
+simple-gradient map of the logit in the l2 ball, and the share of changed predictions. Every fit clips and,
+unless the line says otherwise, pays the price 0.5.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 
 import upi
-from upi.zoo.classifiers import trained_or_cached
-from upi.zoo.datasets import load, split
-from upi.zoo.training import Recipe
+from benchmarks.panel import MEMBERS, Member, Record, records
+from upi import surrogate
 
-SIZES = {"train": 3000, "fit": 750, "select": 250, "test": 1000}
-SEEDS = (0, 1, 2)
-GRAD = {"clip": True, "prediction_price": 0.5}
-SWEEPS: dict[str, tuple[Callable[..., Any], list[dict[str, Any]]]] = {
-    "UPI-Grad, surrogate sharpness beta": (
-        partial(upi.UPIGrad, **GRAD),
-        [{"surrogate": beta} for beta in (5.0, 10.0, 20.0, 40.0)],
+Options = dict[str, Any]
+#: Question to (attack, default options, other options); sigma is given as a share of the radius.
+GRAD: Options = {"clip": True, "prediction_price": 0.5}
+QUESTIONS: dict[str, tuple[str, tuple[Options, ...]]] = {
+    "UPI-Grad: surrogate sharpness beta": (
+        "grad",
+        ({}, {"surrogate": 5.0}, {"surrogate": 10.0}, {"surrogate": 40.0}),
     ),
-    "UPI-Grad, step rule": (
-        partial(upi.UPIGrad, **GRAD),
-        [
-            {"step_size": 2.0, "momentum": 0.0},
-            {"step_size": 2.0, "momentum": 0.5},
-            {"step_size": 2.0, "momentum": 0.9},
-            {"step_size": 0.5, "momentum": 0.5},
-            {"step_size": 0.2, "momentum": 0.9},
-            {"step_size": 10.0, "momentum": 0.5},
-        ],
+    "UPI-Grad: sharpness of max-pooling as a share of beta": (
+        "grad",
+        ({}, {"pooling": 1.0}, {"pooling": 1e6}),
     ),
-    "UPI-Grad, smoothing sigma": (partial(upi.UPIGrad, **GRAD), [{"sigma": s} for s in (0.0, 0.007, 0.036)]),
-    "UPI-Grad, steps": (partial(upi.UPIGrad, **GRAD), [{"steps": steps} for steps in (50, 100, 200, 400)]),
-    "UPI-Grad, box and price": (
-        upi.UPIGrad,
-        [
-            {"clip": False, "prediction_price": 0.0},
-            {"clip": True, "prediction_price": 0.0},
-            {"clip": True, "prediction_price": 0.5},
-            {"clip": True, "prediction_price": 1.0},
-        ],
+    "UPI-Grad: smoothing, length of Z as a share of the radius": (
+        "grad",
+        ({}, {"sigma": 0.0}, {"sigma": 0.5}),
     ),
-    "UPI-PCA, components tried": (partial(upi.UPIPCA, clip=True), [{"components": k} for k in (1, 5, 10)]),
-    "UPI-PCA, draws per image": (partial(upi.UPIPCA, clip=True), [{"draws": k} for k in (1, 8, 16)]),
-    "UPI-PCA, smoothing sigma": (
-        partial(upi.UPIPCA, clip=True),
-        [{"sigma": s} for s in (0.007, 0.036, 0.071)],
+    "UPI-Grad: step rule": (
+        "grad",
+        ({}, {"momentum": 0.0}, {"momentum": 0.9}, {"step_size": 0.5}),
     ),
-    "UPI-PCA, solver": (partial(upi.UPIPCA, clip=True), [{"solver": s} for s in ("gram", "sketch", "power")]),
-    "Per-image attack, step rule": (
-        upi.PerImageAttack,
-        [
-            {"step_size": 0.5, "momentum": 0.9},
-            {"step_size": 1.0, "momentum": 0.0},
-            {"step_size": 1.0, "momentum": 0.5},
-            {"steps": 100, "step_size": 1.0, "momentum": 0.5},
-        ],
+    "UPI-Grad: price on predictions": (
+        "grad",
+        ({"prediction_price": 0.0}, {}, {"prediction_price": 1.0}, {"prediction_price": 2.0}),
+    ),
+    "UPI-PCA: form of the rows": (
+        "pca",
+        (
+            {},
+            {"surrogate": 20.0},
+            {"surrogate": None, "saliency": "softmax"},
+            {"row_scale": "none"},
+            {"surrogate": 20.0, "row_scale": "none", "components": 5, "refinements": 0},
+        ),
+    ),
+    "UPI-PCA: components tried and refinements": (
+        "pca",
+        (
+            {},
+            {"components": 1, "refinements": 0},
+            {"components": 5, "refinements": 0},
+            {"refinements": 0},
+            {"refinements": 1},
+        ),
+    ),
+    "UPI-PCA: draws of Z, and its length as a share of the radius": (
+        "pca",
+        ({}, {"draws": 1}, {"draws": 8}, {"sigma": 0.1}, {"sigma": 1.0}),
+    ),
+    "UPI-PCA: price on predictions": (
+        "pca",
+        ({"prediction_price": 0.0}, {}, {"prediction_price": 1.0}, {"prediction_price": 2.0}),
     ),
 }
+#: What is asked of networks that take minutes a fit.
+BRIEF = ("surrogate", "price", "form of the rows", "components")
+LARGE = 64
 
 
-def main() -> None:
-    parts = split(load("mnist-sample"), SIZES, seed=0)
-    trained, _ = trained_or_cached("small-cnn", parts["train"], parts["test"], Recipe())
-    model = upi.Classifier(trained.net)
-    fit, select = parts["fit"].batches(32), parts["select"].batches(125)
-    noise = upi.evaluate(model, {}, select, norm="l2", eps=2.0).rows["random"].dissimilarity.mean
-    print("# Defaults, measured\n\n    OMP_NUM_THREADS=1 python benchmarks/defaults.py > docs/defaults.md\n")
-    place = f"{torch.get_num_threads()} thread, torch {torch.__version__.split('+')[0]}"
-    print(
-        "Simple-gradient map of the logit, l2 radius 2, a network trained with the demo's recipe "
-        f"({place}); fitted on {len(parts['fit'])} digits in batches of 32, measured on the "
-        f"{len(parts['select'])} of the select split, mean over seeds {SEEDS} (the "
-        "per-image attack: seed 0). Noise of equal norm "
-        f"changes the maps by {noise:.3f}.\n"
-    )
-    for title, (build, choices) in SWEEPS.items():
-        print(f"\n## {title}\n\n| option | map change | changed predictions |\n|---|---|---|")
+def _words(options: Options) -> str:
+    names = {"saliency": "score", "pooling": "pooling", "sigma": "sigma", "prediction_price": "price"}
+    parts = [f"{names.get(key, key)} {value}" for key, value in options.items()]
+    return ", ".join(parts).replace("pooling 1000000.0", "max-pooling as it is") or "**default**"
+
+
+@contextmanager
+def _pooling(share: float | None) -> Iterator[None]:
+    before = surrogate.POOLING
+    surrogate.POOLING = before if share is None else share
+    try:
+        yield
+    finally:
+        surrogate.POOLING = before
+
+
+def fitted(member: Member, kind: str, options: Options) -> dict[str, float]:
+    """One fit, measured."""
+    chosen = {**GRAD, **options}
+    if "sigma" in chosen:
+        chosen["sigma"] = chosen["sigma"] * member.eps / member.fit.images[0].numel() ** 0.5
+    if chosen.get("saliency") == "softmax":
+        chosen["saliency"] = upi.saliency.Gradient(score="softmax")
+    share = chosen.pop("pooling", None)
+    fit, select = member.fit.batches(member.batch), member.select.batches(25)
+    with _pooling(share):
+        if kind == "grad":
+            found = upi.UPIGrad(member.model, eps=member.eps, steps=member.steps, **chosen).fit(fit)
+        else:
+            found = upi.UPIPCA(member.model, eps=member.eps, **chosen).fit(fit, select=select)
+    return member.measure(found)
+
+
+def _asked(member: Member) -> Iterator[tuple[str, str, Options]]:
+    pools = any(isinstance(module, torch.nn.MaxPool2d) for module in member.model.net.modules())
+    large = member.fit.images.shape[-1] > LARGE
+    for question, (kind, choices) in QUESTIONS.items():
+        if ("max-pooling" in question and not pools) or (large and not any(b in question for b in BRIEF)):
+            continue
         for options in choices:
-            rows = []
-            for seed in SEEDS if build is not upi.PerImageAttack else SEEDS[:1]:
-                found = build(model, eps=2.0, seed=seed, **options).fit(fit, select=select)
-                table = upi.evaluate(model, {"x": found}, select, controls=False)
-                rows.append((table.rows["x"].dissimilarity.mean, table.rows["x"].prediction_changed))
-            change, changed = np.mean(rows, axis=0)
-            words = ", ".join(f"{key} {value}" for key, value in options.items())
-            print(f"| {words} | {change:.3f} | {changed:.1%} |", flush=True)
+            yield question, kind, options
+
+
+def measure(name: str) -> None:
+    """Every question on one network; the default is fitted once."""
+    member = MEMBERS[name]()
+    record = Record("defaults", member)
+    record.line("noise", member.noise)
+    for _, kind, options in _asked(member):
+        record.line(f"{kind}: {_words(options)}", partial(fitted, member, kind, options))
+
+
+def _cell(line: dict[str, Any] | None) -> str:
+    return "–" if line is None else f"{line['change']:.3f} ({line['flips']:.1%})"
+
+
+def tables() -> Iterator[str]:
+    """The document."""
+    found = records("defaults")
+    heads = [r["about"]["network"] for r in found.values()]
+    yield "# Defaults, measured\n"
+    yield (__doc__ or "").split("\n\n", 1)[1]
+    budgets = ("eps", "n_fit", "n_select", "steps", "batch")
+    yield "| network | l2 radius | fitted on | measured on | steps of UPI-Grad | images a step | noise |"
+    yield "|---|---|---|---|---|---|---|"
+    for record in found.values():
+        about = record["about"]
+        cells = " | ".join(str(about[key]) for key in budgets)
+        yield f"| {about['network']} | {cells} | {_cell(record['lines']['noise'])} |"
+    for question, (kind, choices) in QUESTIONS.items():
+        rows: list[tuple[str, list[dict[str, Any] | None]]] = [
+            (_words(o), [r["lines"].get(f"{kind}: {_words(o)}") for r in found.values()]) for o in choices
+        ]
+        asked = [sum(cells[column] is not None for _, cells in rows) > 1 for column in range(len(heads))]
+        shown = [head for head, there in zip(heads, asked, strict=True) if there]
+        yield f"\n## {question}\n"
+        yield f"| option | {' | '.join(shown)} |\n|---|{'---|' * len(shown)}"
+        for words, cells in rows:
+            kept = [_cell(cell) for cell, there in zip(cells, asked, strict=True) if there]
+            yield f"| {words} | {' | '.join(kept)} |"
+
+
+def _call(names: list[str], run: Callable[[str], None]) -> None:
+    torch.set_num_threads(1)
+    for name in names:
+        run(name)
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:]:
+        _call(sys.argv[1:], measure)
+    else:
+        print("\n".join(tables()))

@@ -206,3 +206,12 @@ def test_interrupting_a_write_leaves_nothing_half_written(
 
 def test_the_public_name_is_the_same_class() -> None:
     assert upi.Perturbation is Perturbation
+
+
+@pytest.mark.parametrize("size", [0x0280, 0x0480])
+def test_a_truncated_file_is_not_taken_for_a_pickle_by_its_first_bytes(tmp_path: Path, size: int) -> None:
+    """The first bytes of a safetensors file are the size of its header, which may look like anything."""
+    path = tmp_path / "cut.safetensors"
+    path.write_bytes(size.to_bytes(8, "little") + b'{"delta":')
+    with pytest.raises(ArtifactError, match="truncated"):
+        Perturbation.load(path)

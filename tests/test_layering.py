@@ -16,6 +16,7 @@ FLOORS = [
     ["seeding", "storage", "types", "balls", "distributed", "kernels"],
     ["loading", "averaging", "artifact", "smoothing", "surrogate"],
     ["classifier", "saliency", "dissimilarity", "linalg", "perturbation"],
+    ["overheard", "subspace"],
     ["objective", "recall"],
     ["preparation", "fast"],
     ["compiled"],

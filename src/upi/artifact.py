@@ -92,10 +92,11 @@ def _foreign(path: Path, error: Exception) -> ArtifactError:
     """Say what a file is that safetensors cannot read; its content is only looked at, never run."""
     try:
         with path.open("rb") as file:
-            head = file.read(8)
+            head = file.read(9)
     except (OSError, ValueError) as unreadable:
         return ArtifactError(f"{str(path)!r}: cannot be read: {unreadable}")
-    if head.startswith(_PICKLE_HEADS):
+    header = head[8:] == b"{"  # a safetensors file may begin with the same two bytes: its header's size
+    if head.startswith(_PICKLE_HEADS) and not header:
         return ArtifactError(
             f"{path}: this looks like a pickle or torch.save file; these can run code when loaded and "
             "are never unpickled here. Expected a safetensors file written by Perturbation.save"

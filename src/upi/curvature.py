@@ -125,9 +125,11 @@ SCALES = ("unit", "none")
 
 
 def unit_rows(rows: Tensor) -> Tensor:
-    """Rows (N, d) of length 1; zero rows stay zero."""
+    """Rows (N, d) of length 1, however small they were; zero rows stay zero."""
+    tiny = torch.finfo(rows.dtype).tiny
+    rows = rows / rows.abs().amax(1, keepdim=True).clamp_min(tiny)  # squares of small numbers vanish
     length: Tensor = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-    return rows / length.clamp_min(torch.finfo(rows.dtype).tiny)
+    return rows / length.clamp_min(tiny)
 
 
 def margin_rows(source: Source, batch: Batch, plan: RowPlan) -> Tensor:

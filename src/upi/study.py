@@ -19,6 +19,7 @@ from upi.classifier import Classifier
 from upi.errors import ConfigError, unknown_name
 from upi.evaluation import Evaluation, Example, Row, evaluate, examples
 from upi.perturbation import Perturbation
+from upi.subspace import Subspace
 from upi.types import Perturber, Progress
 
 Batches = Sequence[tuple[Tensor, Tensor]]
@@ -129,6 +130,17 @@ def fit(
             raise ConfigError(f"the {part} split is empty; give it images (--n-{part})")
     found = METHODS[name](model, spec, seed).fit(splits.fit, select=splits.select, progress=progress)
     return found.noting(data=dict(splits.origin))
+
+
+def span_of(
+    model: Classifier, spec: Spec, splits: Splits, k: int, *, progress: Progress | None = None
+) -> Subspace:
+    """The k directions that UPI-PCA's rows share most.
+
+    Raises:
+        ConfigError: k is out of range.
+    """
+    return _upi_pca(model, spec, spec.seed).subspace(splits.fit, k, progress=progress)
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,7 @@ def test_every_control_is_there_and_the_scales_follow_from_the_rows(
         "upi-grad": "universal",
         "class-uap": "control",
         "per-image": "per-image",
+        "per-image-one-step": "per-image",
         "random": "control",
         "random-matched": "control",
         "tiny-noise": "control",

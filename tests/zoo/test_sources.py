@@ -131,3 +131,57 @@ def test_the_real_test_splits(name: str, count: int) -> None:
     assert len(data) == count
     assert len(data.classes) == SOURCES[name].classes
     assert int(torch.bincount(data.labels).min()) >= (50 if name == "tiny-imagenet" else 800)
+
+
+def photographs(path: Path, sizes: Sequence[tuple[int, int]], *, mode: str = "RGB") -> None:
+    """Photographs of given (width, height): a bright square in the middle of a dark picture."""
+    rows = []
+    for width, height in sizes:
+        picture = Pictures.new(mode, (width, height))
+        side = min(width, height) // 2
+        picture.paste(
+            255 if mode == "L" else (255, 255, 255),
+            ((width - side) // 2, (height - side) // 2, (width + side) // 2, (height + side) // 2),
+        )
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG")
+        rows.append({"bytes": buffer.getvalue(), "path": None})
+    features = Features({"image": Image(), "label": ClassLabel(names=[str(k) for k in range(1000)])})
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    table = pa.table({"image": pa.array(rows, kind), "label": pa.array(range(len(rows)), pa.int64())})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table.replace_schema_metadata(features.arrow_schema.metadata), path)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_photographs_of_all_sizes_are_cut_to_one(tmp_path: Path, mode: str) -> None:
+    photographs(tmp_path / "imagenet-sample" / "val.parquet", [(90, 60), (60, 100), (70, 70)], mode=mode)
+    data = load("imagenet-sample", folder=tmp_path, size=28)
+    assert data.images.shape == (3, 3, 28, 28)
+    # the square keeps half of the short side: 16 of 32, in the middle of the 28 that are cut out
+    assert data.images[:, :, 8:20, 8:20].min() > 0.95
+    assert data.images[:, :, :4].max() < 0.05
+    assert data.images[:, :, :, -4:].max() < 0.05
+
+
+def test_photographs_need_a_size_and_give_every_part(tmp_path: Path) -> None:
+    photographs(tmp_path / "imagenet-sample" / "val.parquet", [(40, 30)] * 10)
+    sizes = {"train": 0, "fit": 4, "select": 2, "test": None}
+    with pytest.raises(ConfigError, match="photographs of all sizes: name a network"):
+        load_parts("imagenet-sample", sizes, seed=0, folder=tmp_path)
+    parts = load_parts("imagenet-sample", sizes, seed=0, folder=tmp_path, size=16)
+    assert [len(parts[part]) for part in ("train", "fit", "select", "test")] == [0, 4, 2, 4]
+    labels = torch.cat([parts[part].labels for part in ("fit", "select", "test")])
+    assert sorted(labels.tolist()) == list(range(10))
+
+
+def test_a_folder_of_photographs_is_cut_as_well(tmp_path: Path) -> None:
+    photographs(tmp_path / "mine" / "all.parquet", [(40, 30), (64, 64)])
+    with pytest.raises(DataError, match="expected an image of shape"):
+        load(str(tmp_path / "mine"))
+    assert load(str(tmp_path / "mine"), size=20).images.shape == (2, 3, 20, 20)
+
+
+def test_missing_photographs_say_where_to_put_them(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"put parquet files .* into imagenet-sample/val\*.parquet"):
+        load("imagenet-sample", folder=tmp_path, size=224)

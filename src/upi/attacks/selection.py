@@ -21,7 +21,7 @@ from upi.seeding import generator
 from upi.types import Batch, Loader
 
 #: Images from which the first part of them is enough to drop most candidates.
-ENOUGH = 48
+ENOUGH = 40
 #: Share of the images that all candidates are compared on, share of the candidates that go on, and
 #: the least number that does.
 FIRST, KEPT, LEAST = 1 / 3, 1 / 4, 6

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from upi.balls import Ball
 from upi.cli.config import ConfigFile, DataOptions, config_record
 from upi.cli.console import console, legend, show, stages
 from upi.cli.exits import exit_codes
@@ -37,6 +38,7 @@ from upi.perturbation import Perturbation
 from upi.report import build_report
 from upi.runs import RunFolder, new_run
 from upi.study import Spec, Splits, Table, device_of, tabulate
+from upi.subspace import Subspace
 from upi.zoo.classifiers import image_size, load_classifier
 
 
@@ -56,6 +58,15 @@ def load_perturbations(paths: list[Path]) -> dict[str, Perturbation]:
                 )
             found[name] = item
     return found
+
+
+def in_spans(paths: list[Path], ball: Ball, seed: int) -> dict[str, Perturbation]:
+    """Noise drawn inside the subspaces of run folders, as further controls; l2 ball only."""
+    files = [
+        file for path in paths if path.is_dir() for file in sorted((path / "subspaces").glob("*.safetensors"))
+    ]
+    spans = [Subspace.load(file) for file in files] if ball.norm == "l2" else []
+    return {f"random-in-{len(span)}-directions": span.random(ball.eps, seed=seed) for span in spans}
 
 
 def common(perturbations: dict[str, Perturbation], key: str, given: str | None) -> str:
@@ -144,7 +155,8 @@ def evaluate_command(
             classifier.net.to(device_of(device))
             origin = chosen.origin(parts.fingerprint)
             splits = Splits([], [], parts["test"].batches(batch_size), origin)
-            evaluation, pictures = tabulate(classifier, spec, splits, items, stage=stage)
+            rows = {**items, **in_spans(perturbation, ball, seed)}
+            evaluation, pictures = tabulate(classifier, spec, splits, rows, stage=stage)
         flags = [*evaluation.flags, *origin_flags(items, origin, classifier.fingerprint())]
         table = Table(spec, evaluation, items, {name: name for name in items}, pictures)
         facts: dict[str, Any] = {

@@ -36,7 +36,7 @@ from upi.cli.options import (
 )
 from upi.errors import ConfigError, unknown_name
 from upi.runs import new_run
-from upi.study import METHODS, UNIVERSAL, Spec, Splits, device_of, fit
+from upi.study import METHODS, UNIVERSAL, Spec, Splits, device_of, fit, span_of
 from upi.zoo.classifiers import image_size, load_classifier
 
 
@@ -62,6 +62,12 @@ def fit_command(
     clip: Annotated[
         bool, typer.Option(help="Fit for images clipped to [0, 1], as the evaluation uses them.")
     ] = True,
+    subspace: Annotated[
+        int,
+        typer.Option(
+            "--subspace", min=0, help="Also write the span of this many leading directions; 0 for none."
+        ),
+    ] = 0,
     compile_step: Annotated[
         bool,
         typer.Option(
@@ -86,7 +92,8 @@ def fit_command(
 ) -> None:
     """Find one pattern that changes the saliency map of every image, on the fit split.
 
-    Writes perturbations/NAME.safetensors, one per method. Measure them with 'upi evaluate',
+    Writes perturbations/NAME.safetensors, one per method, and subspaces/MAP.safetensors where asked
+    for. Measure them with 'upi evaluate',
     on images that were not used here.
     """
     chosen = DataOptions.given(context)
@@ -127,6 +134,9 @@ def fit_command(
             for name in method:
                 found = fit(name, classifier, spec, splits, seed=seed, progress=stage(name))
                 folder.write_perturbation(name, found)
+            if subspace:
+                span = span_of(classifier, spec, splits, subspace, progress=stage(f"{subspace} directions"))
+                span.save(folder.path / "subspaces" / f"{saliency}.safetensors")
         facts = {"model": {**about, "fingerprint": classifier.fingerprint()}, "classes": parts.classes}
         data_facts = {"name": parts.name, **origin}
         folder.write_json("config.json", config_record(context, data=data_facts, **facts))

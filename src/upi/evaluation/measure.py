@@ -25,7 +25,7 @@ from upi.overheard import Overheard
 from upi.perturbation import Perturbation, in_box
 from upi.types import Dissimilarity, Loader, Perturber, Progress, SaliencyMap, Samples
 
-_CONTROLS = {RandomPerturbation.__name__, ClassUAP.__name__}
+_CONTROLS = {RandomPerturbation.__name__, ClassUAP.__name__, "RandomInSubspace"}
 _CONTROL_NAMES = {"random", "random-matched", "class-uap", "other-image", "tiny-noise"}
 
 #: Relative excess of a realised norm over the radius that is put down to rounding.

@@ -41,6 +41,8 @@ def colour(row: str) -> str:
 
 def name(row: str) -> str:
     """Name of a row for people."""
+    if row.startswith("random-in-"):
+        return f"noise in {row.removeprefix('random-in-').replace('-', ' ')}"
     return NAMES.get(row, row)
 
 

@@ -13,8 +13,10 @@ PANEL = "public-networks"
 GROUPS = {"public-cifar10": "cifar10", "public-imagenet": "imagenet"}
 
 _CIFAR = Work(n_fit=400, n_select=100, n_test=250, batch=32, steps=120, per_image_steps=25, pca_draws=2)
-_CIFAR_IG = Work(n_fit=128, n_select=40, n_test=100, batch=16, steps=40, per_image_steps=12, pca_draws=1)
-_PHOTOS = Work(n_fit=128, n_select=48, n_test=100, batch=16, steps=30, per_image_steps=10, pca_draws=1)
+_CIFAR_IG = Work(
+    n_fit=96, n_select=40, n_test=80, batch=16, steps=30, per_image_steps=10, pca_draws=1, fits=1
+)
+_PHOTOS = Work(n_fit=96, n_select=48, n_test=100, batch=16, steps=30, per_image_steps=10, pca_draws=1)
 _FULL = Work(n_fit=1000, n_select=250, n_test=5000, batch=64, steps=400, per_image_steps=60, pca_draws=4)
 _FULL_PHOTOS = Work(n_fit=250, n_select=100, n_test=350, batch=32, steps=200, per_image_steps=40, pca_draws=2)
 
@@ -29,7 +31,7 @@ def _cifar(preset: str, seed: int, small: bool) -> Settings:
         seed,
         cells=(
             main,
-            Cell("gradient", "linf", "2/255", work),
+            *(() if small else (Cell("gradient", "linf", "2/255", work),)),
             Cell("integrated_gradients", "l2", "0.5", integrated),
         ),
         rest=(main,),

@@ -1,0 +1,236 @@
+"""Universal optimisers at equal gradient passes, on the panel.
+
+    UPI_DATA=... python -m benchmarks.optimisers NETWORK ...     # measure, kept in benchmarks/results/panel
+    python -m benchmarks.optimisers > docs/optimisers.md         # write the table
+
+Every optimiser gets the same number of attack gradients of single images (steps x batch of the
+panel's budget), starts from the same random point of the ball, smooths with the same noise, pays the
+same price and projects on the same ball; each is fitted with three seeds on the fit split and measured
+on the select split.
+
+* UPI-Grad: the library's.
+* SGA: stochastic gradient aggregation (Liu et al., ICCV 2023): in each outer step several small batches
+  each move a copy of the pattern; their unit gradients are summed into one step of the pattern.
+* dynamic data: the inner step of DM-UAP (AAAI 2025) on the data: each image first moves a little against
+  the attack, the gradient is taken there (two passes a step, half as many steps).
+* sharpness-aware: the gradient at the pattern moved along itself by a tenth of the radius (SAM; two
+  passes a step).
+* starts: three starts with a third of the steps each; the best on a part of the fitting images wins.
+* beta annealed: softplus sharpness from 5 to 80, geometrically.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import upi
+from benchmarks.panel import MEMBERS, Member, Record, records
+from upi.attacks.ascent import Rule, Slope, ascend
+from upi.attacks.base import default_sigma
+from upi.attacks.selection import Selection
+from upi.balls import Ball
+from upi.objective import MapChange, gradients
+from upi.perturbation import Perturbation, as_perturbation, in_box
+from upi.preparation import endless_batches
+from upi.seeding import generator, normal_like
+from upi.types import Batch
+
+SEEDS = (0, 1, 2)
+PRICE, BETA = 0.5, 20.0
+
+
+@dataclass
+class Job:
+    """One fit: the network, the objective and a stream of batches, with a count of what was spent."""
+
+    member: Member
+    seed: int
+    batch: int
+    beta: float = BETA
+
+    def __post_init__(self) -> None:
+        attack = upi.UPIGrad(self.member.model, eps=self.member.eps)
+        self.ball = Ball("l2", self.member.eps)
+        self.objective = MapChange(attack.map, attack.change, PRICE)
+        self.shape = (1, *self.member.fit.images.shape[1:])
+        self.sigma = default_sigma(self.ball, self.member.fit.images[0].numel(), 0.1)
+        self.stream = self._stream()
+
+    def _stream(self) -> Iterator[Batch]:
+        loader = self.member.fit.batches(self.batch)
+        return endless_batches(self.member.model, self.objective, loader)
+
+    def start(self, draw: int = 0) -> Tensor:
+        return self.ball.sample(self.shape, generator(self.seed, "start", draw))
+
+    def gradient(
+        self, delta: Tensor, step: int, batch: Batch, move: Tensor | float = 0.0
+    ) -> tuple[Tensor, Tensor]:
+        """Rows (N, C, H, W) of the attack gradient at clip(x + move + delta + Z), and the values."""
+        noise = self.sigma * normal_like(batch.x, generator(self.seed, "smoothing", step, 0))
+        point = batch.x + move + delta + noise
+        with self.member.model.smoothed(self.beta):
+            here = gradients(self.member.model, self.objective, batch, in_box(point), where="fit")
+        return here.gradient * ((point >= 0) & (point <= 1)), here.values
+
+    def next(self) -> Batch:
+        with self.member.model.smoothed(self.beta):
+            return next(self.stream)
+
+
+def _unit(gradient: Tensor) -> Tensor:
+    return gradient / gradient.norm().clamp_min(1e-30)
+
+
+def upi_grad(member: Member, seed: int) -> Perturbation:
+    loader = member.fit.batches(member.batch)
+    attack = upi.UPIGrad(
+        member.model, eps=member.eps, steps=member.steps, clip=True, prediction_price=PRICE, seed=seed
+    )
+    return attack.fit(loader)
+
+
+def _ascent(
+    job: Job, steps: int, slope: Callable[[Tensor, int], Slope], start: Tensor | None = None
+) -> Tensor:
+    rule = Rule(steps, 2.0, 0.5)
+    return ascend(slope, job.start() if start is None else start, job.ball, rule).delta
+
+
+def sga(member: Member, seed: int) -> Perturbation:
+    inner, small = 4, max(1, member.batch // 4)
+    job = Job(member, seed, small)
+
+    def slope(delta: Tensor, step: int) -> Slope:
+        copy, total, value = delta, torch.zeros_like(delta), 0.0
+        for number in range(inner):
+            rows, values = job.gradient(copy, step * inner + number, job.next())
+            unit = _unit(rows.mean(0, keepdim=True))
+            total, value = total + unit, float(values.mean())
+            copy = job.ball.project(copy + 0.25 * job.ball.eps * unit)
+        return Slope(value, total)
+
+    return as_perturbation(_ascent(job, member.steps, slope), job.ball, {})
+
+
+def dynamic_data(member: Member, seed: int) -> Perturbation:
+    job = Job(member, seed, member.batch)
+
+    def slope(delta: Tensor, step: int) -> Slope:
+        batch = job.next()
+        rows, _ = job.gradient(delta, step, batch)
+        size = rows.flatten(1).norm(dim=1).clamp_min(1e-30)[:, None, None, None]
+        rows, values = job.gradient(delta, step, batch, move=-0.1 * job.ball.eps * rows / size)
+        return Slope(float(values.mean()), rows.mean(0, keepdim=True))
+
+    return as_perturbation(_ascent(job, member.steps // 2, slope), job.ball, {})
+
+
+def sharpness_aware(member: Member, seed: int) -> Perturbation:
+    job = Job(member, seed, member.batch)
+
+    def slope(delta: Tensor, step: int) -> Slope:
+        batch = job.next()
+        rows, _ = job.gradient(delta, step, batch)
+        against = delta - 0.1 * job.ball.eps * _unit(rows.mean(0, keepdim=True))
+        rows, values = job.gradient(against, step, batch)
+        return Slope(float(values.mean()), rows.mean(0, keepdim=True))
+
+    return as_perturbation(_ascent(job, member.steps // 2, slope), job.ball, {})
+
+
+def _plain(job: Job) -> Callable[[Tensor, int], Slope]:
+    def slope(delta: Tensor, step: int) -> Slope:
+        rows, values = job.gradient(delta, step, job.next())
+        return Slope(float(values.mean()), rows.mean(0, keepdim=True))
+
+    return slope
+
+
+def starts(member: Member, seed: int) -> Perturbation:
+    job = Job(member, seed, member.batch)
+    ends = [_ascent(job, member.steps // 3, _plain(job), job.start(draw)) for draw in range(3)]
+    selection = Selection(member.model, job.objective, member.fit.first(64).batches(32))
+    best = int(selection.scores(torch.cat(ends)).argmax())
+    return as_perturbation(ends[best], job.ball, {})
+
+
+def annealed(member: Member, seed: int) -> Perturbation:
+    job = Job(member, seed, member.batch)
+    plain = _plain(job)
+    levels = np.geomspace(5, 80, 8)
+
+    def slope(delta: Tensor, step: int) -> Slope:
+        level = float(levels[min(len(levels) - 1, step * len(levels) // member.steps)])
+        if level != job.beta:  # clean maps of another surrogate
+            job.beta, job.stream = level, job._stream()
+        return plain(delta, step)
+
+    return as_perturbation(_ascent(job, member.steps, slope), job.ball, {})
+
+
+OPTIMISERS: dict[str, Callable[[Member, int], Perturbation]] = {
+    "UPI-Grad": upi_grad,
+    "SGA": sga,
+    "dynamic data": dynamic_data,
+    "sharpness-aware": sharpness_aware,
+    "three starts": starts,
+    "beta annealed": annealed,
+}
+
+
+def measure(name: str) -> None:
+    """Every optimiser on one network; one seed where a fit takes minutes."""
+    member = MEMBERS[name]()
+    record = Record("optimisers", member)
+    record.line("noise", member.noise)
+    seeds = SEEDS if member.fit.images.shape[-1] < 64 else SEEDS[:1]
+    with member.model.frozen():
+        for title, fit in OPTIMISERS.items():
+            for seed in seeds:
+                record.line(f"{title}/{seed}", partial(_fitted, member, fit, seed))
+
+
+def _fitted(member: Member, fit: Callable[[Member, int], Perturbation], seed: int) -> dict[str, float]:
+    return member.measure(fit(member, seed))
+
+
+def table() -> str:
+    found = records("optimisers")
+    lines = [
+        "| optimiser | " + " | ".join(r["about"]["network"] for r in found.values()) + " |",
+        "|---|" + "---|" * len(found),
+    ]
+    noise = [
+        f"{r['lines']['noise']['change']:.3f} ({r['lines']['noise']['flips']:.0%})" for r in found.values()
+    ]
+    lines.append("| noise, equal norm | " + " | ".join(noise) + " |")
+    for title in OPTIMISERS:
+        cells = []
+        for record in found.values():
+            rows = [v for k, v in record["lines"].items() if k.split("/")[0] == title]
+            if not rows:
+                cells.append("–")
+                continue
+            change, flips = (np.mean([row[key] for row in rows]) for key in ("change", "flips"))
+            spread = f" ±{np.ptp([row['change'] for row in rows]) / 2:.3f}" if len(rows) > 1 else ""
+            cells.append(f"{change:.3f}{spread} ({flips:.1%})")
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:]:
+        torch.set_num_threads(1)
+        for each in sys.argv[1:]:
+            measure(each)
+    else:
+        print("# Universal optimisers at equal gradient passes\n\n" + (__doc__ or "").split("\n\n", 1)[1])
+        print(table())
