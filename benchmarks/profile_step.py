@@ -1,14 +1,21 @@
 """Where the time of a step goes, beside the unit's: shares of operations, as a Markdown table.
 
-python -m benchmarks.profile_step
+python -m benchmarks.profile_step                       # networks of the zoo
+UPI_DATA=... python -m benchmarks.profile_step NAME ... # networks of benchmarks/panel.py
 """
 
 from __future__ import annotations
 
+import sys
+import time
+
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.common import Problem, images, network, problem
+import upi
+from benchmarks.common import BETA, Problem, images, network, problem
+from benchmarks.panel import MEMBERS
+from upi.objective import MapChange, gradients
 
 GROUPS = {
     "convolutions": ("convolution", "conv"),
@@ -40,7 +47,33 @@ def shares(task: Problem, what: str, fast: bool) -> dict[str, float]:
     return total
 
 
+def panel(name: str) -> None:
+    """One network of the panel, eight images: a plain map of its own, and the step in both ways."""
+    member = MEMBERS[name]()
+    x = member.fit.images[:8]
+    objective = MapChange(upi.saliency.Gradient(), upi.dissimilarity.relative_l2)
+    with member.model.frozen():
+        target = member.model.predict(x)
+        start = time.perf_counter()
+        upi.saliency.explain(objective.saliency, member.model, x, target)
+        times = {"plain map of the network itself": time.perf_counter() - start}
+        for title, fast in (("step", True), ("step by autograd", False)):
+            with member.model.smoothed(BETA, fast=fast):
+                batch = objective.batch(member.model, x, target)
+                point = x + 0.005 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+                for _ in range(2):  # the first one warms up
+                    start = time.perf_counter()
+                    gradients(member.model, objective, batch, point, where="profile")
+                times[title] = time.perf_counter() - start
+    print(f"{member.title}, 8 images, {torch.get_num_threads()} threads:")
+    print(", ".join(f"{title} {seconds:.2f} s" for title, seconds in times.items()))
+
+
 def main() -> None:
+    for name in sys.argv[1:]:
+        panel(name)
+    if sys.argv[1:]:
+        return
     for arch, width, batch in (("vgg16", 0.25, 64), ("resnet18", 1.0, 16)):
         net = network(arch, width, 32)
         columns = {

@@ -205,7 +205,7 @@ def test_an_unwritable_place_is_refused_before_any_work(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["train", "--data", "imagenet-22k"], "unknown dataset 'imagenet-22k'"),
-        (["train", "--arch", "gpt"], "unknown network 'gpt'; known: mobilenet_v2, resnet18, small-cnn"),
+        (["train", "--arch", "gpt"], "unknown network 'gpt'; known: cifar-resnet20, cifar-resnet32"),
         (["train", "--n-train", "6000"], "has 5000"),
         (["train", "--epochs", "0"], "epochs"),
         (["train", "--epochs", "many"], "epochs"),

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from upi import kernels
+from upi.errors import ModelError
 from upi.surrogate import _Smooth
 
 
@@ -28,7 +29,28 @@ POOLS = {
 }
 FORMS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
     "softplus": (lambda x: kernels.softplus(x, 3.0), lambda x: F.softplus(x, 3.0)),
-    "sharp softplus": (lambda x: kernels.softplus(x, 50.0), lambda x: F.softplus(x, 50.0)),
+    # torch's softplus is x itself from beta x = 20 on unless told otherwise
+    "sharp softplus": (lambda x: kernels.softplus(x, 50.0), lambda x: F.softplus(x, 50.0, threshold=500)),
+    "clamp": (
+        lambda x: kernels.hardtanh(x, -0.5, 0.7, 8.0),
+        lambda x: -0.5 + F.softplus(x + 0.5, 8.0, threshold=500) - F.softplus(x - 0.7, 8.0, threshold=500),
+    ),
+    "pointwise convolution": (
+        lambda x: kernels.conv2d(x, W[:, :, :1, :1], B),
+        lambda x: F.conv2d(x, W[:, :, :1, :1], B),
+    ),
+    "depthwise": (
+        lambda x: kernels.conv2d(x, W[:4, :1], None, padding=1, groups=4),
+        lambda x: F.conv2d(x, W[:4, :1], None, padding=1, groups=4),
+    ),
+    "depthwise, strided, wide padding": (
+        lambda x: kernels.conv2d(x, W[:4, :1], B[:4], 2, 2, groups=4),
+        lambda x: F.conv2d(x, W[:4, :1], B[:4], 2, 2, groups=4),
+    ),
+    "depthwise, padded beyond the kernel": (
+        lambda x: kernels.conv2d(x, W[:4, :1], None, padding=3, groups=4),
+        lambda x: F.conv2d(x, W[:4, :1], None, padding=3, groups=4),
+    ),
     "softplus in place": (
         lambda x: kernels.softplus(2 * x, 3.0, inplace=True),
         lambda x: F.softplus(2 * x, 3.0),
@@ -145,3 +167,22 @@ def test_padding_has_no_weight_however_low_the_activations_are() -> None:
         *kernels.windows(x, (3, 3), (2, 2), (1, 1), sharpness=10.0), sharpness=10.0
     )
     torch.testing.assert_close(pooled, torch.full((1, 1, 2, 2), -1e4))
+
+
+def test_derivatives_have_no_denormal_tails() -> None:
+    """Denormal numbers make every later operation on a CPU many times slower."""
+    x = torch.linspace(-40, 40, 4001).requires_grad_()
+    for form in (lambda x: kernels.softplus(x, 20.0), lambda x: kernels.hardtanh(x, 0.0, 6.0, 20.0)):
+        (slope,) = torch.autograd.grad(form(x).sum(), x, create_graph=True)
+        (bend,) = torch.autograd.grad(slope.sum(), x)
+        for values in (slope.detach(), slope.detach() ** 3, bend):
+            tiny = torch.finfo(torch.float32).tiny
+            assert not ((values != 0) & (values.abs() < tiny)).any()
+
+
+def test_a_third_derivative_of_a_clamp_is_refused_not_wrong() -> None:
+    x = torch.randn(5, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(kernels.hardtanh(x, 0.0, 6.0, 4.0).sum(), x, create_graph=True)
+    (bend,) = torch.autograd.grad(slope.sum(), x, create_graph=True)
+    with pytest.raises(ModelError, match="no third derivative: use Classifier"):
+        torch.autograd.grad(bend.sum(), x)

@@ -98,9 +98,11 @@ def test_everything_is_written(tmp_path: Path) -> None:
     figures = {file.name for file in (out / "figures").glob("*.png")}
     assert {"figure-1-before-after.png", "figure-2-perturbations.png", "figure-3-correlation.png"} <= figures
     assert {"eps-curve.png", "thresholds.png", "fitting-images.png", "spectrum-and-power.png"} <= figures
+    assert "subspace.png" in figures
+    assert found["subspace"]["dimensions_of_images"] == 784
     page = (out / "report.html").read_text()
     assert "Table 2: transfer" in page
-    assert page.count("data:image/png") == 8
+    assert page.count("data:image/png") == 9
     assert {file.name for file in publish.iterdir()} == {"README.md", "results.json", *figures}
     table = (publish / "README.md").read_text()
     assert table.count("| small CNN ×0.1 |") >= 3

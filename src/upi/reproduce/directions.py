@@ -86,15 +86,17 @@ def subspace(lab: Lab, table1: list[Outcome]) -> Outcome:
 
     def make(progress: Progress) -> dict[str, Any]:
         spec, splits = cell.spec(settings.preset, settings.seed), lab.splits(cell.work)
-        span = _attack(lab).subspace(splits.fit, max(DIMENSIONS))
+        most = cell.work.n_fit * cell.work.pca_draws // 2  # fewer directions than rows
+        dimensions, restricted = ([k for k in some if k <= most] for some in (DIMENSIONS, RESTRICTED))
+        span = _attack(lab).subspace(splits.fit, max(dimensions))
         span.save(lab.folder / "subspaces" / f"{settings.lead}.safetensors")
         grad = lab.perturbation(settings.lead, cell, "upi-grad")
         rows: dict[str, Any] = {
             f"span/{k}/{draw}": span.first(k).random(spec.eps, seed=spec.seed, draw=draw)
-            for k in DIMENSIONS
+            for k in dimensions
             for draw in range(DRAWS)
         }
-        for number, k in enumerate(RESTRICTED):
+        for number, k in enumerate(restricted):
             attack = UPIGrad(
                 lab.model(settings.lead),
                 **spec.shared(spec.seed),
@@ -104,8 +106,8 @@ def subspace(lab: Lab, table1: list[Outcome]) -> Outcome:
                 subspace=span.first(k),
             )
             rows[f"grad/{k}/0"] = attack.fit(splits.fit)
-            progress(number + 1, len(RESTRICTED) + 1)
-        rows |= {f"part/{k}/0": _part(span.first(k), grad) for k in RESTRICTED}
+            progress(number + 1, len(restricted) + 1)
+        rows |= {f"part/{k}/0": _part(span.first(k), grad) for k in restricted}
         rows["whole/0/0"] = grad
         table = evaluate(
             lab.model(settings.lead),
@@ -125,7 +127,7 @@ def subspace(lab: Lab, table1: list[Outcome]) -> Outcome:
             }
             for name, row in table.rows.items()
         ]
-        shares = {str(k): span.first(k).share(grad.delta) for k in RESTRICTED}
+        shares = {str(k): span.first(k).share(grad.delta) for k in restricted}
         size = grad.delta.numel()
         return {
             "points": points,
