@@ -173,7 +173,7 @@ def test_derivatives_have_no_denormal_tails() -> None:
     """Denormal numbers make every later operation on a CPU many times slower."""
     x = torch.linspace(-40, 40, 4001).requires_grad_()
     for form in (lambda x: kernels.softplus(x, 20.0), lambda x: kernels.hardtanh(x, 0.0, 6.0, 20.0)):
-        (slope,) = torch.autograd.grad(form(x).sum(), x, create_graph=True)
+        (slope,) = torch.autograd.grad(form(x).sum(), x, create_graph=True)  # type: ignore[no-untyped-call,unused-ignore]
         (bend,) = torch.autograd.grad(slope.sum(), x)
         for values in (slope.detach(), slope.detach() ** 3, bend):
             tiny = torch.finfo(torch.float32).tiny
