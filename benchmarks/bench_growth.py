@@ -45,7 +45,8 @@ def test_images(benchmark: BenchmarkFixture, method: str, count: int, scale: Sca
         loader = Drawn(count, 28)
         if method == "upi-grad":
             return upi.UPIGrad(model, eps=2.0, steps=steps).fit(loader)
-        attack = upi.UPIPCA(model, eps=2.0, solver="sketch", draws=1, components=1)
+        one_pass = {"surrogate": 20.0, "refinements": 0}
+        attack = upi.UPIPCA(model, eps=2.0, solver="sketch", draws=1, components=1, **one_pass)
         return attack.fit(loader, select=Drawn(BATCH, 28))
 
     facts = {"table": "growth", "against": "images", "method": method, "value": count}

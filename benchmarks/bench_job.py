@@ -76,7 +76,8 @@ def test_job(benchmark: BenchmarkFixture, method: str, arch: str, scale: Scale) 
 
     def ours() -> upi.Perturbation:
         if method == "upi-pca":
-            attack = upi.UPIPCA(model, eps=EPS, draws=1, components=1)
+            one_pass = {"surrogate": 20.0, "row_scale": "none", "refinements": 0}
+            attack = upi.UPIPCA(model, eps=EPS, draws=1, components=1, **one_pass)
             return attack.fit(fit.batches(50), select=select)
         return upi.UPIGrad(model, eps=EPS, steps=steps).fit(fit.batches(BATCH))
 

@@ -76,9 +76,9 @@ QUESTIONS: dict[str, tuple[str, tuple[Options, ...]]] = {
         ({"prediction_price": 0.0}, {}, {"prediction_price": 1.0}, {"prediction_price": 2.0}),
     ),
 }
-#: What is asked of networks that take minutes a fit.
-BRIEF = ("surrogate", "price", "form of the rows", "components")
-LARGE = 64
+#: Networks that are asked less, because a fit takes minutes, and what they are asked.
+SLOW = ("mnist-mobilenet_v2", "efficientnet-lite0")
+BRIEF = ("beta", "UPI-Grad: price", "form of the rows", "components")
 
 
 def _words(options: Options) -> str:
@@ -116,9 +116,9 @@ def fitted(member: Member, kind: str, options: Options) -> dict[str, float]:
 
 def _asked(member: Member) -> Iterator[tuple[str, str, Options]]:
     pools = any(isinstance(module, torch.nn.MaxPool2d) for module in member.model.net.modules())
-    large = member.fit.images.shape[-1] > LARGE
+    slow = member.name in SLOW
     for question, (kind, choices) in QUESTIONS.items():
-        if ("max-pooling" in question and not pools) or (large and not any(b in question for b in BRIEF)):
+        if ("max-pooling" in question and not pools) or (slow and not any(b in question for b in BRIEF)):
             continue
         for options in choices:
             yield question, kind, options

@@ -58,7 +58,8 @@ def _cifar(preset: str, seed: int, small: bool) -> Settings:
 def _photos(preset: str, seed: int, small: bool) -> Settings:
     work = _PHOTOS if small else _FULL_PHOTOS
     main = Cell("gradient", "l2", "2.0", work)
-    once = Cell("gradient", "l2", "2.0", replace(work, fits=1)) if small else main
+    brief = replace(work, n_fit=64, n_select=32, n_test=60, steps=20, fits=1)
+    once = Cell("gradient", "l2", "2.0", brief) if small else main
     return Settings(
         "public-imagenet",
         "small" if small else "full",
