@@ -156,10 +156,12 @@ def tables() -> Iterator[str]:
         ]
         asked = [sum(cells[column] is not None for _, cells in rows) > 1 for column in range(len(heads))]
         shown = [head for head, there in zip(heads, asked, strict=True) if there]
+        if not shown:
+            continue
         yield f"\n## {question}\n"
         yield f"| option | {' | '.join(shown)} |\n|---|{'---|' * len(shown)}"
-        for words, cells in rows:
-            kept = [_cell(cell) for cell, there in zip(cells, asked, strict=True) if there]
+        for words, lines in rows:
+            kept = [_cell(line) for line, there in zip(lines, asked, strict=True) if there]
             yield f"| {words} | {' | '.join(kept)} |"
 
 

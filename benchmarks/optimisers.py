@@ -86,7 +86,8 @@ class Job:
 
 
 def _unit(gradient: Tensor) -> Tensor:
-    return gradient / gradient.norm().clamp_min(1e-30)
+    unit: Tensor = gradient / gradient.norm().clamp_min(1e-30)
+    return unit
 
 
 def upi_grad(member: Member, seed: int) -> Perturbation:
