@@ -192,7 +192,7 @@ def measure(name: str) -> None:
     member = MEMBERS[name]()
     record = Record("optimisers", member)
     record.line("noise", member.noise)
-    seeds = SEEDS if member.fit.images.shape[-1] < 64 else SEEDS[:1]
+    seeds = SEEDS if member.fit.images.shape[-1] < 32 else SEEDS[:1]
     with member.model.frozen():
         for title, fit in OPTIMISERS.items():
             for seed in seeds:
