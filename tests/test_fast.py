@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader, TensorDataset
 import upi
 from tests.conftest import Batches, images
 from upi.errors import FallbackWarning
-from upi.fast import trusted
-from upi.objective import NODES, MapChange, gradients, parts
+from upi.fast import TOLERANCE, difference, trusted
+from upi.objective import NODES, Gradients, MapChange, gradients, parts
 from upi.preparation import endless_batches
 from upi.saliency import GradCAM, Gradient, IntegratedGradients, SmoothGrad
 
@@ -188,3 +188,22 @@ def test_nothing_is_remembered_where_no_image_comes_twice(
     assert max(kept) == 0
     upi.UPIGrad(relu_net, eps=1.0, steps=4).fit(loader)
     assert max(kept) == 48
+
+
+def test_one_image_next_to_a_kink_is_not_a_wrong_rule_but_all_images_are() -> None:
+    rng = torch.Generator().manual_seed(0)
+    right = torch.randn(4, 1, 6, 6, generator=rng)
+    one, every = right.clone(), 1.02 * right
+    one[2] *= 1.05
+    values = torch.zeros(4)
+    reference = Gradients(values, right)
+    assert (
+        difference(reference, Gradients(values, one))
+        < TOLERANCE
+        < difference(reference, Gradients(values, every))
+    )
+    one[2] *= 2
+    assert difference(reference, Gradients(values, one)) > TOLERANCE
+    one[2] = torch.nan
+    assert difference(reference, Gradients(values, one)) == float("inf")
+    assert difference(Gradients(values, 0 * right), Gradients(values, 0 * right)) == 0
