@@ -7,7 +7,7 @@ from functools import lru_cache
 from torch import Tensor
 
 import upi
-from upi.attacks.upi_pca import select_scores
+from upi.attacks.selection import Selection
 from upi.objective import MapChange
 from upi.types import SaliencyMap
 from upi.zoo.classifiers import trained_or_cached
@@ -35,4 +35,4 @@ def strength(model: upi.Classifier, saliency: SaliencyMap, delta: Tensor, *, ima
     """Mean relative l2 change of the maps of the select split, on the network itself."""
     objective = MapChange(saliency, upi.dissimilarity.relative_l2)
     loader = parts()["select"].first(images).batches(125)
-    return float(select_scores(model, objective, loader, delta[None], correct_only=False)[0])
+    return float(Selection(model, objective, loader).scores(delta[None])[0])
