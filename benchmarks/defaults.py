@@ -6,7 +6,8 @@
 Networks are those of ``benchmarks/panel.py``. Each cell is one fit (seed 0) on the fit split, measured on
 the select split (the test split takes no part in choices): mean relative l2 change of the
 simple-gradient map of the logit in the l2 ball, and the share of changed predictions. Every fit clips and,
-unless the line says otherwise, pays the price 0.5.
+unless the line says otherwise, pays the price 0.5. UPI-PCA chooses its pattern on the images it is measured
+on here, so compare its lines with each other, not with UPI-Grad's; on test images both stand in results/.
 """
 
 from __future__ import annotations
