@@ -23,6 +23,8 @@ from upi.storage import write_atomic
 
 #: File of a reproduction's results.
 RESULTS = "results.json"
+#: Datasets whose pictures are other people's photographs.
+PHOTOGRAPHS = ("imagenet-sample",)
 #: Short names of the transfer tables.
 TRANSFERS = {"networks": "transfer_networks", "maps": "transfer_maps", "datasets": "transfer_datasets"}
 
@@ -95,6 +97,12 @@ def _drawn(folder: RunFolder, results: Mapping[str, Any]) -> dict[str, Markup | 
     return drawn
 
 
+def _published(path: Path, results: Mapping[str, Any]) -> list[Path]:
+    """Figures that may be shared: other people's photographs stay in the run folder."""
+    private = {"figure-1-before-after.png"} if results.get("images") in PHOTOGRAPHS else set()
+    return [figure for figure in (path / "figures").glob("*.png") if figure.name not in private]
+
+
 def build_reproduction(path: Path, *, publish: Path | None = None) -> Path:
     """Write figures/*.png, tables.md and report.html of a reproduction.
 
@@ -134,7 +142,7 @@ def build_reproduction(path: Path, *, publish: Path | None = None) -> Path:
             "trained": trained,
             "total": trained + sum(s for n, s in results["seconds"].items() if not n.startswith("train/")),
             "command": " ".join(results["command"]),
-            "figure_files": sorted(f.name for f in (path / "figures").glob("*.png")),
+            "figure_files": sorted(f.name for f in _published(path, results)),
         }
         markdown = template("reproduction.md").render(**content)
         page = template("reproduction.html", escape=True).render(**content)
@@ -146,6 +154,6 @@ def build_reproduction(path: Path, *, publish: Path | None = None) -> Path:
     if publish is not None:
         write_atomic(publish / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
         write_atomic(publish / "README.md", markdown)
-        for figure in (path / "figures").glob("*.png"):
+        for figure in _published(path, results):
             shutil.copyfile(figure, publish / figure.name)
     return write_atomic(path / "report.html", page)
