@@ -62,7 +62,7 @@ def patterns(items: Mapping[str, Mapping[str, Tensor]], titles: Mapping[str, str
         len(items), len(columns), figsize=(1.9 * len(columns), 2.05 * len(items)), squeeze=False
     )
     for axes, arch in zip(grid[0], columns, strict=True):
-        axes.set_title(titles.get(arch, arch), fontsize=9)
+        axes.set_title(titles.get(arch, arch).replace(" (", "\n("), fontsize=8.5)
     for line, (method, row) in zip(grid, items.items(), strict=True):
         for axes, arch in zip(line, columns, strict=True):
             bare(axes)
