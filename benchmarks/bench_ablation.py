@@ -11,10 +11,10 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.common import BETA, Problem, Scale, images, network, problem, timed
-from upi import surrogate
-from upi.classifier import Classifier
-from upi.kernels import Folding
-from upi.objective import gradients
+from upi.attacks.support.objective import gradients
+from upi.network import smooth
+from upi.network.classifier import Classifier
+from upi.network.kernels import Folding
 
 CASES = [("vgg16", 0.25, 64), ("resnet18", 1.0, 16)]
 LADDER = (
@@ -27,21 +27,21 @@ LADDER = (
 )
 
 
-class _OnlySoftplus(surrogate._Fast):
-    pool = surrogate._Smooth.pool
+class _OnlySoftplus(smooth._Fast):
+    pool = smooth._Smooth.pool
 
 
 @contextmanager
 def _parts(count: int) -> Iterator[None]:
     """The fast path with the first ``count`` of convolutions, softplus, pooling, folding."""
-    real = surrogate._frozen_forms
+    real = smooth._frozen_forms
 
-    def forms(folding: Folding) -> surrogate.Table:
+    def forms(folding: Folding) -> smooth.Table:
         found = real(folding)
         return found if count > 3 else {torch.conv2d: found[torch.conv2d]}
 
-    activations = (surrogate._Smooth, _OnlySoftplus, surrogate._Fast, surrogate._Fast)[count - 1]
-    with patch.object(surrogate, "_Fast", activations), patch.object(surrogate, "_frozen_forms", forms):
+    activations = (smooth._Smooth, _OnlySoftplus, smooth._Fast, smooth._Fast)[count - 1]
+    with patch.object(smooth, "_Fast", activations), patch.object(smooth, "_frozen_forms", forms):
         if count > 3:
             yield
         else:

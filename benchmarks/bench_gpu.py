@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from benchmarks.bench_step import METHODS
 from benchmarks.common import BETA, Problem, Scale, images, lively, network, peak, problem, timed
-from upi.compiled import CompiledRise
-from upi.objective import gradients
+from upi.attacks.support.compiled import CompiledRise
+from upi.attacks.support.objective import gradients
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "vgg16": lambda: torchvision.models.vgg16(),

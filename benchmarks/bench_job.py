@@ -20,9 +20,9 @@ from benchmarks.bench_strength import BATCH
 from benchmarks.common import Scale, timed
 from benchmarks.digits import EPS, NETWORKS, classifier, parts, strength
 from upi.attacks.base import SURROGATE_BETA, default_sigma
-from upi.balls import Ball
-from upi.objective import MapChange, rise
-from upi.seeding import generator
+from upi.attacks.support.objective import MapChange, rise
+from upi.core.seeding import generator
+from upi.perturbation.ball import Ball
 
 OBJECTIVE = MapChange(upi.saliency.Gradient(), upi.dissimilarity.relative_l2)
 BALL = Ball("l2", EPS)

@@ -6,8 +6,8 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.common import Scale, images, network, peak, problem, timed
+from upi.core.types import SaliencyMap
 from upi.saliency import Gradient, IntegratedGradients, SmoothGrad
-from upi.types import SaliencyMap
 
 STEPS = (1, 5, 10, 20, 50, 100)
 

@@ -17,10 +17,10 @@ from torch import Tensor
 
 import upi
 from benchmarks.common import BETA, Scale, images, network, peak, timed
-from upi.curvature import GradientRows, RowPlan, Source
+from upi.attacks.support.objective import MapChange
+from upi.attacks.support.rows import GradientRows, RowPlan, Source
 from upi.linalg import EigenResult, gram, power, sketch
 from upi.linalg.operator import MatrixRows
-from upi.objective import MapChange
 
 #: Networks whose rows are drawn: images, draws of Z per image.
 JOBS = {"small-cnn, 28 x 28": ("small-cnn", 1, 28, 750, 8), "vgg16 x0.25, 32 x 32": ("vgg16", 3, 32, 500, 8)}

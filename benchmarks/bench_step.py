@@ -11,8 +11,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
 from benchmarks.common import BETA, Problem, Scale, images, network, peak, problem, timed
-from upi.compiled import CompiledRise
-from upi.objective import gradients
+from upi.attacks.support.compiled import CompiledRise
+from upi.attacks.support.objective import gradients
 from upi.saliency.reduce import normalise_maps, reduce_channels
 
 NETWORKS = (("vgg16", 0.25), ("vgg16", 1.0), ("resnet18", 0.25), ("resnet18", 1.0), ("vit", 1.0))

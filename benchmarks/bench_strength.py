@@ -20,12 +20,12 @@ from torch import Tensor
 import upi
 from benchmarks.common import Scale, timed
 from benchmarks.digits import EPS, NETWORKS, classifier, parts, strength
-from upi.attacks.ascent import Rule, Slope, ascend
 from upi.attacks.base import default_sigma
-from upi.attacks.universal import UniversalSlope
-from upi.objective import MapChange
-from upi.preparation import endless_batches
-from upi.seeding import generator
+from upi.attacks.support.ascent import Rule, Slope, ascend
+from upi.attacks.support.batches import endless_batches
+from upi.attacks.support.objective import MapChange
+from upi.attacks.support.universal import UniversalSlope
+from upi.core.seeding import generator
 
 BATCH = 32
 LENGTHS = (5, 10, 15, 20, 30, 40, 60, 80, 120, 200)

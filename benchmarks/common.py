@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 import upi
-from upi.objective import Gradients, MapChange, gradients
-from upi.types import Batch
-from upi.zoo.nets import NETS
-from upi.zoo.nets.layers import Shape
+from upi.attacks.support.objective import Gradients, MapChange, gradients
+from upi.core.types import Batch
+from upi.data.shape import Shape
+from upi.models.nets import NETS
 
 BETA = 20.0
 
@@ -82,7 +82,7 @@ def problem(
     net: nn.Module,
     x: Tensor,
     *,
-    saliency: upi.types.SaliencyMap | None = None,
+    saliency: upi.core.types.SaliencyMap | None = None,
     price: float = 0.0,
     folded: bool = False,
 ) -> Problem:

@@ -22,7 +22,7 @@ import torch
 
 import upi
 from benchmarks.panel import MEMBERS, Member, Record, records
-from upi import surrogate
+from upi.network import smooth
 
 Options = dict[str, Any]
 #: Question to (attack, default options, other options); sigma is given as a share of the radius.
@@ -100,12 +100,12 @@ def _words(options: Options) -> str:
 
 @contextmanager
 def _pooling(share: float | None) -> Iterator[None]:
-    before = surrogate.POOLING
-    surrogate.POOLING = before if share is None else share
+    before = smooth.POOLING
+    smooth.POOLING = before if share is None else share
     try:
         yield
     finally:
-        surrogate.POOLING = before
+        smooth.POOLING = before
 
 
 def fitted(member: Member, kind: str, options: Options) -> dict[str, float]:

@@ -7,12 +7,12 @@ from functools import lru_cache
 from torch import Tensor
 
 import upi
-from upi.attacks.selection import Selection
-from upi.objective import MapChange
-from upi.types import SaliencyMap
-from upi.zoo.classifiers import trained_or_cached
-from upi.zoo.datasets import Dataset, load, split
-from upi.zoo.training import Recipe
+from upi.attacks.support.objective import MapChange
+from upi.attacks.support.selection import Selection
+from upi.core.types import SaliencyMap
+from upi.datasets.splits import Dataset, load, split
+from upi.models.classifiers import trained_or_cached
+from upi.models.training import Recipe
 
 EPS = 2.0
 NETWORKS = {"small-cnn": 1.0, "vgg16": 0.25}

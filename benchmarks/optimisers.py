@@ -33,15 +33,15 @@ from torch import Tensor
 
 import upi
 from benchmarks.panel import MEMBERS, Member, Record, records
-from upi.attacks.ascent import Rule, Slope, ascend
 from upi.attacks.base import default_sigma
-from upi.attacks.selection import Selection
-from upi.balls import Ball
-from upi.objective import MapChange, gradients
-from upi.perturbation import Perturbation, as_perturbation, in_box
-from upi.preparation import endless_batches
-from upi.seeding import generator, normal_like
-from upi.types import Batch
+from upi.attacks.support.ascent import Rule, Slope, ascend
+from upi.attacks.support.batches import endless_batches
+from upi.attacks.support.objective import MapChange, gradients
+from upi.attacks.support.selection import Selection
+from upi.core.seeding import generator, normal_like
+from upi.core.types import Batch
+from upi.perturbation.ball import Ball
+from upi.perturbation.pattern import Perturbation, as_perturbation, in_box
 
 SEEDS = (0, 1, 2)
 PRICE, BETA = 0.5, 20.0

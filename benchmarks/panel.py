@@ -16,13 +16,13 @@ from typing import Any
 import torch
 
 import upi
-from upi.storage import write_atomic
-from upi.types import Perturber
-from upi.zoo.classifiers import public_classifier, trained_or_cached
-from upi.zoo.datasets import Dataset, load, load_parts, split
-from upi.zoo.public import PUBLIC
-from upi.zoo.recipes import plan
-from upi.zoo.training import Recipe
+from upi.core.storage import write_atomic
+from upi.core.types import Perturber
+from upi.datasets.splits import Dataset, load, load_parts, split
+from upi.models.classifiers import public_classifier, trained_or_cached
+from upi.models.public import PUBLIC
+from upi.models.recipes import plan
+from upi.models.training import Recipe
 
 RESULTS = Path(__file__).parent / "results" / "panel"
 

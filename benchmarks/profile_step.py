@@ -15,7 +15,7 @@ from torch.profiler import ProfilerActivity, profile
 import upi
 from benchmarks.common import BETA, Problem, images, network, problem
 from benchmarks.panel import MEMBERS
-from upi.objective import MapChange, gradients
+from upi.attacks.support.objective import MapChange, gradients
 
 GROUPS = {
     "convolutions": ("convolution", "conv"),

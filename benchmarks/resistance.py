@@ -21,17 +21,17 @@ import torch
 import torch.nn.functional as F
 
 import upi
-from upi import surrogate
 from upi.attacks.base import default_sigma
-from upi.curvature import GradientRows, RowPlan, Source
+from upi.attacks.support.objective import MapChange
+from upi.attacks.support.rows import GradientRows, RowPlan, Source
+from upi.core.types import Perturber
+from upi.datasets.splits import load_parts
 from upi.evaluation import Row
 from upi.linalg import gram, power
 from upi.linalg.operator import MatrixRows
-from upi.objective import MapChange
-from upi.perturbation import Perturbation
-from upi.types import Perturber
-from upi.zoo.classifiers import load_trained
-from upi.zoo.datasets import load_parts
+from upi.models.classifiers import load_trained
+from upi.network import smooth
+from upi.perturbation.pattern import Perturbation
 
 HEAD = """# Why a network resists, measured
 
@@ -86,10 +86,10 @@ class Bench:
 def pooling(share: float | None) -> Iterator[None]:
     """Sharpness of max-pooling as a share of beta; None leaves max-pooling as it is."""
     if share is None:
-        with patch.object(surrogate._Smooth, "max_pool2d", lambda self, *a, **k: F.max_pool2d(*a, **k)):
+        with patch.object(smooth._Smooth, "max_pool2d", lambda self, *a, **k: F.max_pool2d(*a, **k)):
             yield
     else:
-        with patch.object(surrogate, "POOLING", share):
+        with patch.object(smooth, "POOLING", share):
             yield
 
 

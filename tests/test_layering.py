@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -12,20 +13,18 @@ import pytest
 ROOT = Path(__file__).parent.parent / "src" / "upi"
 #: Lowest floor first; a module imports from strictly lower floors, or from its own package.
 FLOORS = [
-    ["errors"],
-    ["seeding", "storage", "types", "balls", "distributed", "kernels"],
-    ["loading", "averaging", "artifact", "smoothing", "surrogate"],
-    ["classifier", "saliency", "dissimilarity", "linalg", "perturbation"],
-    ["overheard", "subspace"],
-    ["objective", "recall"],
-    ["preparation", "fast"],
-    ["compiled"],
-    ["curvature"],
+    ["core", "moved"],
+    ["linalg", "saliency", "dissimilarity"],
+    ["network"],
+    ["data"],
+    ["perturbation"],
     ["attacks"],
     ["evaluation"],
-    ["runs", "study"],
-    ["report", "zoo"],
-    ["reproduce"],
+    ["results"],
+    ["datasets"],
+    ["models"],
+    ["experiments"],
+    ["report"],
     ["cli"],
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
@@ -79,3 +78,14 @@ def test_importing_the_library_is_light() -> None:
 def test_the_report_never_sees_a_model() -> None:
     for path in (ROOT / "report").glob("*.py"):
         assert not _imports(path) & {"classifier", "attacks", "objective", "saliency", "curvature"}
+
+
+def test_the_picture_is_that_of_the_code() -> None:
+    spec = importlib.util.spec_from_file_location("architecture", ROOT.parents[1] / "docs/architecture.py")
+    assert spec is not None
+    assert spec.loader is not None
+    architecture = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(architecture)
+    assert (ROOT.parents[1] / "docs/architecture.svg").read_text() == architecture.draw(), (
+        "draw it again: python docs/architecture.py"
+    )

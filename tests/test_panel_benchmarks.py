@@ -12,7 +12,7 @@ from torch import nn
 
 import upi
 from tests.conftest import convolutional, images
-from upi.zoo.datasets import Dataset
+from upi.datasets.splits import Dataset
 
 
 def tiny() -> panel.Member:

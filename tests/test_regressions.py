@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 import upi
 from tests.conftest import Batches, convolutional, images
-from upi.balls import Ball
-from upi.errors import ArtifactError, ConfigError, DataError, UPIError
+from upi.core.errors import ArtifactError, ConfigError, DataError, UPIError
 from upi.evaluation import examples
 from upi.evaluation.controls import noise
 from upi.linalg import MatrixRows, gram, krylov
-from upi.perturbation import Perturbation
+from upi.perturbation.ball import Ball
+from upi.perturbation.pattern import Perturbation
 
 
 def _pattern(net: nn.Module, loader: Any, **options: Any) -> Perturbation:

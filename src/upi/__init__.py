@@ -13,17 +13,20 @@ library finds it (``UPIGrad``, ``UPIPCA``), measures it beside fair controls
 Importing this module needs torch, NumPy, SciPy and safetensors, nothing else.
 """
 
-from upi import dissimilarity, errors, saliency
+from upi import dissimilarity, saliency
 from upi.attacks import UPIPCA, ClassUAP, OneStepAttack, PerImageAttack, RandomPerturbation, UPIGrad
 from upi.attacks.base import library_version
-from upi.balls import Ball
-from upi.classifier import Classifier
-from upi.errors import UPIError
+from upi.core import errors
+from upi.core.errors import UPIError
 from upi.evaluation import Evaluation, evaluate
-from upi.perturbation import Perturbation
-from upi.subspace import Subspace
+from upi.moved import install
+from upi.network.classifier import Classifier
+from upi.perturbation.ball import Ball
+from upi.perturbation.pattern import Perturbation
+from upi.perturbation.subspace import Subspace
 
 __version__ = library_version()
+install()
 
 __all__ = [
     "UPIPCA",

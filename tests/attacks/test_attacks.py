@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 import upi
 from tests.conftest import Batches, convolutional, images
-from upi.attacks.ascent import Rule
 from upi.attacks.base import Attack
-from upi.attacks.universal import UniversalSlope
-from upi.errors import ConfigError, DataError, ModelError, NonFiniteError, ZeroGradientError
-from upi.objective import MapChange
-from upi.perturbation import Perturbation
-from upi.preparation import endless_batches
+from upi.attacks.support.ascent import Rule
+from upi.attacks.support.batches import endless_batches
+from upi.attacks.support.objective import MapChange
+from upi.attacks.support.universal import UniversalSlope
+from upi.core.errors import ConfigError, DataError, ModelError, NonFiniteError, ZeroGradientError
+from upi.perturbation.pattern import Perturbation
 
 FITTED: dict[str, Callable[..., Attack]] = {
     "upi-grad": partial(upi.UPIGrad, steps=6),

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 import upi
 from tests.conftest import Batches, convolutional, images
 from upi.attacks.one_step import START, distance
-from upi.errors import ConfigError, ZeroGradientError
+from upi.core.errors import ConfigError, ZeroGradientError
+from upi.core.seeding import generator
 from upi.saliency import Gradient
-from upi.seeding import generator
 
 
 @pytest.fixture

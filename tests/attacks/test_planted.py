@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import upi
 from tests.conftest import Batches, images
 from upi.attacks.base import Attack
-from upi.perturbation import Perturbation
+from upi.perturbation.pattern import Perturbation
 
 SIDE, EPS = 6, 0.5
 

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 import upi
 from tests.conftest import convolutional, images
-from upi.attacks.row_search import RowForm
-from upi.attacks.selection import Selection
-from upi.curvature import unit_rows
-from upi.errors import ArtifactError, ConfigError
-from upi.objective import MapChange
-from upi.subspace import Subspace
+from upi.attacks.support.objective import MapChange
+from upi.attacks.support.row_search import RowForm
+from upi.attacks.support.rows import unit_rows
+from upi.attacks.support.selection import Selection
+from upi.core.errors import ArtifactError, ConfigError
+from upi.perturbation.subspace import Subspace
 
 SHAPE = (1, 8, 8)
 

@@ -22,8 +22,8 @@ from typer.testing import CliRunner
 
 import upi
 from upi.cli.app import app
-from upi.errors import RunFolderError
-from upi.runs import RunFolder, new_run
+from upi.core.errors import RunFolderError
+from upi.results.folder import RunFolder, new_run
 
 SLICE = ["--n-train", "500", "--n-fit", "64", "--n-select", "32", "--n-test", "60"]
 DEMO = ["demo", *SLICE, "--n-curve", "16", "--epochs", "3", "--steps", "6", "--fits", "2"]

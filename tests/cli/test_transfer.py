@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.cli.test_command_line import run
-from tests.zoo.test_sources import write_parquet
-from upi.errors import ArtifactError
-from upi.runs import RunFolder
-from upi.zoo import classifiers
+from tests.datasets.test_sources import write_parquet
+from upi.core.errors import ArtifactError
+from upi.models import classifiers
+from upi.results.folder import RunFolder
 
 PARTS = ["--n-fit", "16", "--n-select", "8"]
 

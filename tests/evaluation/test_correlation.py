@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from upi import Ball, Perturbation
-from upi.errors import DataError
+from upi.core.errors import DataError
 from upi.evaluation import correlate
 from upi.evaluation.correlation import cosines, peak_correlations, random_phases
 

@@ -13,15 +13,15 @@ from torch import Tensor, nn
 
 import upi
 from tests.conftest import Batches, convolutional, images
-from upi.balls import Ball
-from upi.errors import ConfigError, DataError
+from upi.core.errors import ConfigError, DataError
+from upi.core.types import Perturber, SaliencyMap
 from upi.evaluation import METRICS, eps_curve, examples, interval
 from upi.evaluation.controls import matched, other_image
 from upi.evaluation.metrics import spearman, top_k_overlap
-from upi.overheard import Overheard
-from upi.perturbation import Perturbation
+from upi.network.overheard import Overheard
+from upi.perturbation.ball import Ball
+from upi.perturbation.pattern import Perturbation
 from upi.saliency import GradCAM, Gradient, InputXGradient, IntegratedGradients, SmoothGrad, explain
-from upi.types import Perturber, SaliencyMap
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from torch import nn
 
 import upi
 from tests.conftest import Batches, convolutional, images
-from upi.errors import ConfigError
+from upi.core.errors import ConfigError
 from upi.evaluation import compare, matrix, transfer_maps, transfer_models
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from upi.errors import ConfigError
+from upi.core.errors import ConfigError
 from upi.linalg import Difference, EigenResult, MatrixDifference, gram, power, sketch
 
 

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 import upi
 from tests.conftest import convolutional, images
-from upi.errors import ConfigError, ModelError
+from upi.core.errors import ConfigError, ModelError
+from upi.data.shape import Shape
+from upi.models.nets import build
 from upi.saliency import GradCAM, check_maps
-from upi.zoo.nets import Shape, build
 
 
 def test_the_formula(smooth_net: nn.Module) -> None:

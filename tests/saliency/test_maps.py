@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 import upi
 from tests.conftest import convolutional, images
-from upi.errors import ConfigError, ModelError
+from upi.core.errors import ConfigError, ModelError
+from upi.core.types import SaliencyMap
 from upi.saliency import Gradient, InputXGradient, IntegratedGradients, SmoothGrad
 from upi.saliency.reduce import NORMALISATIONS, REDUCTIONS
-from upi.types import SaliencyMap
 
 RAW = {"normalize": "none"}
 MAPS: list[SaliencyMap] = [

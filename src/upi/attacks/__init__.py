@@ -1,4 +1,4 @@
-"""Attacks and controls; all share the constructor's first words and one ascent loop."""
+"""Attacks and controls on one ascent loop and one objective."""
 
 from upi.attacks.base import PRESETS, SURROGATE_BETA, Attack
 from upi.attacks.class_uap import ClassUAP

@@ -17,16 +17,16 @@ from torch import Tensor, nn
 
 from upi import dissimilarity as dissimilarities
 from upi import saliency as maps
-from upi.attacks.ascent import Rule
-from upi.balls import Ball
-from upi.classifier import Classifier
-from upi.compiled import MODES, CompiledRise
-from upi.errors import ConfigError, ModelError, unknown_name
-from upi.fast import trusted
-from upi.loading import samples
-from upi.objective import Objective, Rise, rise
-from upi.subspace import Subspace
-from upi.types import Dissimilarity, Loader, Perturber, Progress, SaliencyMap
+from upi.attacks.support.ascent import Rule
+from upi.attacks.support.compiled import MODES, CompiledRise
+from upi.attacks.support.gradient_check import trusted
+from upi.attacks.support.objective import Objective, Rise, rise
+from upi.core.errors import ConfigError, ModelError, unknown_name
+from upi.core.types import Dissimilarity, Loader, Perturber, Progress, SaliencyMap
+from upi.data.images import samples
+from upi.network.classifier import Classifier
+from upi.perturbation.ball import Ball
+from upi.perturbation.subspace import Subspace
 
 PRESETS = ("protocol", "paper")
 
@@ -171,7 +171,7 @@ class Attack(ABC):
 
 @dataclass(frozen=True)
 class IterativeAttack(Attack):
-    """Base of the attacks that run the ascent loop; see ``upi.attacks.ascent.Rule``.
+    """Base of the attacks that run the ascent loop; see ``upi.attacks.support.ascent.Rule``.
 
     Attributes:
         steps: Updates, at least 1.

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from upi.attacks.base import IterativeAttack
-from upi.attacks.universal import UniversalSlope, raise_shared
-from upi.loading import replayable
-from upi.objective import PredictionChange
-from upi.perturbation import Perturbation, as_perturbation
-from upi.preparation import endless_batches
-from upi.types import Loader, Progress
+from upi.attacks.support.batches import endless_batches
+from upi.attacks.support.objective import PredictionChange
+from upi.attacks.support.universal import UniversalSlope, raise_shared
+from upi.core.types import Loader, Progress
+from upi.data.images import replayable
+from upi.perturbation.pattern import Perturbation, as_perturbation
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from upi import saliency as maps
 from upi.attacks.base import Attack
-from upi.errors import ConfigError
-from upi.loading import check_images
-from upi.objective import MapChange, gradients, require_gradient
-from upi.perturbation import in_box
-from upi.seeding import generator
-from upi.types import Loader, Progress, SaliencyMap
+from upi.attacks.support.objective import MapChange, gradients, require_gradient
+from upi.core.errors import ConfigError
+from upi.core.seeding import generator
+from upi.core.types import Loader, Progress, SaliencyMap
+from upi.data.images import check_images
+from upi.perturbation.pattern import in_box
 
 #: l2 length of the noise that the step starts from, in units of [0, 1] images.
 START = 0.1 / 255

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from upi.attacks.ascent import Slope, ascend
 from upi.attacks.base import SURROGATE_BETA, IterativeAttack, check_price
-from upi.errors import ConfigError
-from upi.fast import trusted
-from upi.loading import check_images
-from upi.objective import MapChange, gradients, require_gradient
-from upi.perturbation import in_box
-from upi.seeding import generator
-from upi.types import Batch, Loader, Progress
+from upi.attacks.support.ascent import Slope, ascend
+from upi.attacks.support.gradient_check import trusted
+from upi.attacks.support.objective import MapChange, gradients, require_gradient
+from upi.core.errors import ConfigError
+from upi.core.seeding import generator
+from upi.core.types import Batch, Loader, Progress
+from upi.data.images import check_images
+from upi.perturbation.pattern import in_box
 
 
 @dataclass(frozen=True)

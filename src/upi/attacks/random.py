@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from upi.attacks.base import Attack
-from upi.loading import replayable, samples
-from upi.perturbation import Perturbation, as_perturbation
-from upi.seeding import generator
-from upi.types import Loader, Progress
+from upi.core.seeding import generator
+from upi.core.types import Loader, Progress
+from upi.data.images import replayable, samples
+from upi.perturbation.pattern import Perturbation, as_perturbation
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from upi.attacks.base import IterativeAttack, check_price, check_sigma, default_sigma
-from upi.attacks.universal import UniversalSlope, raise_shared
-from upi.classifier import Classifier
-from upi.errors import ConfigError
-from upi.loading import replayable
-from upi.objective import MapChange, gradients, require_gradient
-from upi.perturbation import Perturbation, as_perturbation
-from upi.preparation import endless_batches
-from upi.seeding import generator
-from upi.subspace import Subspace
-from upi.types import Loader, Progress
+from upi.attacks.support.batches import endless_batches
+from upi.attacks.support.objective import MapChange, gradients, require_gradient
+from upi.attacks.support.universal import UniversalSlope, raise_shared
+from upi.core.errors import ConfigError
+from upi.core.seeding import generator
+from upi.core.types import Loader, Progress
+from upi.data.images import replayable
+from upi.network.classifier import Classifier
+from upi.perturbation.pattern import Perturbation, as_perturbation
+from upi.perturbation.subspace import Subspace
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class UPIGrad(IterativeAttack):
 
     Attributes:
         steps: Minibatch updates.
-        step_size, momentum: As in ``upi.attacks.ascent.Rule``: the first step as a multiple of
+        step_size, momentum: As in ``upi.attacks.support.ascent.Rule``: the first step as a multiple of
             eps, which decays to 0 along a cosine, and the accumulation of gradients.
         sigma: Smoothing deviation in units of [0, 1] images; None makes the noise's l2 norm
             a tenth of the ball's l2 radius. 0 turns smoothing off.

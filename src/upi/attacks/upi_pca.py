@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from upi.attacks.base import Attack, check_price, check_sigma, default_sigma
-from upi.attacks.row_search import SOLVERS, RowForm, RowSearch, SearchPlan
-from upi.curvature import ROWS, SCALES
-from upi.errors import ConfigError, unknown_name
+from upi.attacks.support.row_search import SOLVERS, RowForm, RowSearch, SearchPlan
+from upi.attacks.support.rows import ROWS, SCALES
+from upi.core.errors import ConfigError, unknown_name
+from upi.core.types import Loader, Progress
+from upi.data.images import replayable, samples
 from upi.linalg import EigenResult
-from upi.loading import replayable, samples
-from upi.perturbation import Perturbation, as_perturbation
-from upi.subspace import Subspace
-from upi.types import Loader, Progress
+from upi.perturbation.pattern import Perturbation, as_perturbation
+from upi.perturbation.subspace import Subspace
 
 OPERATORS = (*ROWS, "curvature")
 #: Defaults of the protocol, measured on a panel of networks (docs/defaults.md).

@@ -1,1 +1,1 @@
-"""The command line: ``upi demo | train | fit | evaluate | transfer | report | reproduce``."""
+"""The command line, one file a command."""

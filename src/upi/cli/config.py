@@ -17,8 +17,8 @@ import typer
 from pydantic import BaseModel, ConfigDict, Field
 
 from upi.attacks.base import versions
-from upi.zoo.datasets import Parts, load_parts
-from upi.zoo.sources import SOURCES
+from upi.datasets.sources import SOURCES
+from upi.datasets.splits import Parts, load_parts
 
 
 class DataOptions(BaseModel):

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from upi.core.types import Progress as Callback
 from upi.evaluation import Evaluation, Flag, Interval
-from upi.types import Progress as Callback
 
 #: What the columns of ``show`` mean.
 LEGEND = (

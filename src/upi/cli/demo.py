@@ -9,17 +9,17 @@ from typing import Annotated, Any
 
 import typer
 
-from upi.classifier import Classifier
 from upi.cli.config import ConfigFile, DataOptions, config_record
 from upi.cli.console import Stages, console, legend, show, stages
 from upi.cli.exits import exit_codes
 from upi.cli.options import Force, Out, Seed
+from upi.datasets.splits import Parts
 from upi.evaluation import eps_curve
-from upi.runs import RunFolder, new_run
-from upi.study import UNIVERSAL, Spec, Splits, Table, study
-from upi.zoo.classifiers import Trained, trained_or_cached
-from upi.zoo.datasets import Parts
-from upi.zoo.training import Recipe
+from upi.experiments.study import UNIVERSAL, Spec, Splits, Table, study
+from upi.models.classifiers import Trained, trained_or_cached
+from upi.models.training import Recipe
+from upi.network.classifier import Classifier
+from upi.results.folder import RunFolder, new_run
 
 RADII = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0)
 

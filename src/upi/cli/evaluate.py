@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from upi.balls import Ball
 from upi.cli.config import ConfigFile, DataOptions, config_record
 from upi.cli.console import console, legend, show, stages
 from upi.cli.exits import exit_codes
@@ -32,14 +31,15 @@ from upi.cli.options import (
     Std,
     Weights,
 )
-from upi.errors import ConfigError
+from upi.core.errors import ConfigError
 from upi.evaluation import CONTROLS, origin_flags
-from upi.perturbation import Perturbation
+from upi.experiments.study import Spec, Splits, Table, device_of, tabulate
+from upi.models.classifiers import image_size, load_classifier
+from upi.perturbation.ball import Ball
+from upi.perturbation.pattern import Perturbation
+from upi.perturbation.subspace import Subspace
 from upi.report import build_report
-from upi.runs import RunFolder, new_run
-from upi.study import Spec, Splits, Table, device_of, tabulate
-from upi.subspace import Subspace
-from upi.zoo.classifiers import image_size, load_classifier
+from upi.results.folder import RunFolder, new_run
 
 
 def load_perturbations(paths: list[Path]) -> dict[str, Perturbation]:

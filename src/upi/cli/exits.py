@@ -10,7 +10,7 @@ import typer
 from pydantic import ValidationError
 
 from upi.cli.console import errors
-from upi.errors import UPIError
+from upi.core.errors import UPIError
 
 P = ParamSpec("P")
 

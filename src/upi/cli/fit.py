@@ -34,10 +34,10 @@ from upi.cli.options import (
     Std,
     Weights,
 )
-from upi.errors import ConfigError, unknown_name
-from upi.runs import new_run
-from upi.study import METHODS, UNIVERSAL, Spec, Splits, device_of, fit, span_of
-from upi.zoo.classifiers import image_size, load_classifier
+from upi.core.errors import ConfigError, unknown_name
+from upi.experiments.study import METHODS, UNIVERSAL, Spec, Splits, device_of, fit, span_of
+from upi.models.classifiers import image_size, load_classifier
+from upi.results.folder import new_run
 
 
 @exit_codes

@@ -11,7 +11,7 @@ from upi.cli.console import console
 from upi.cli.exits import exit_codes
 from upi.report import build_report
 from upi.report.reproduction import RESULTS, build_reproduction
-from upi.runs import RunFolder
+from upi.results.folder import RunFolder
 
 
 @exit_codes

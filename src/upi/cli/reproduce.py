@@ -12,13 +12,23 @@ from upi.cli.config import config_record
 from upi.cli.console import console, stages
 from upi.cli.exits import exit_codes
 from upi.cli.options import DataDir, Device, Seed
-from upi.errors import RunFolderError
+from upi.core.errors import RunFolderError
+from upi.core.storage import write_atomic
+from upi.experiments.reproduce import (
+    DATASETS,
+    GROUPS,
+    PANEL,
+    Lab,
+    Settings,
+    Stages,
+    panel_settings,
+    run,
+    settings,
+)
+from upi.experiments.study import device_of
+from upi.models.recipes import ARCHITECTURES
 from upi.report.reproduction import RESULTS, build_reproduction
-from upi.reproduce import DATASETS, GROUPS, PANEL, Lab, Settings, Stages, panel_settings, run, settings
-from upi.runs import CONFIG, parse_json
-from upi.storage import write_atomic
-from upi.study import device_of
-from upi.zoo.recipes import ARCHITECTURES
+from upi.results.folder import CONFIG, parse_json
 
 Architectures = Annotated[
     list[str] | None,

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from upi.classifier import Classifier
 from upi.cli.config import ConfigFile, DataOptions, config_record
 from upi.cli.console import console, stages
 from upi.cli.exits import exit_codes
@@ -25,13 +24,14 @@ from upi.cli.options import (
     Seed,
     SplitSeed,
 )
-from upi.errors import ConfigError
-from upi.runs import new_run
-from upi.study import device_of
-from upi.zoo.classifiers import FILE, cache_folder, cache_key, train_new
-from upi.zoo.nets import NETS
-from upi.zoo.recipes import plan
-from upi.zoo.sources import SOURCES
+from upi.core.errors import ConfigError
+from upi.datasets.sources import SOURCES
+from upi.experiments.study import device_of
+from upi.models.classifiers import FILE, cache_folder, cache_key, train_new
+from upi.models.nets import NETS
+from upi.models.recipes import plan
+from upi.network.classifier import Classifier
+from upi.results.folder import new_run
 
 
 @exit_codes

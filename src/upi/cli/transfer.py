@@ -10,7 +10,6 @@ import typer
 from rich import box
 from rich.table import Table as Grid
 
-from upi.classifier import Classifier
 from upi.cli.config import ConfigFile, DataOptions, config_record
 from upi.cli.console import console, stages
 from upi.cli.evaluate import common, load_perturbations
@@ -29,14 +28,15 @@ from upi.cli.options import (
     Seed,
     SplitSeed,
 )
-from upi.errors import ConfigError
+from upi.core.errors import ConfigError
+from upi.datasets.splits import Parts
 from upi.evaluation import Evaluation, matrix, origin_flags, transfer_maps, transfer_models
-from upi.perturbation import Perturbation
+from upi.experiments.study import device_of
+from upi.models.classifiers import image_size, load_classifier
+from upi.network.classifier import Classifier
+from upi.perturbation.pattern import Perturbation
 from upi.report import build_report
-from upi.runs import new_run
-from upi.study import device_of
-from upi.zoo.classifiers import image_size, load_classifier
-from upi.zoo.datasets import Parts
+from upi.results.folder import new_run
 
 
 def _models(

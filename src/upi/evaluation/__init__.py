@@ -1,4 +1,4 @@
-"""How strong a perturbation is, beside controls: metrics, intervals, flags, protocol."""
+"""How strong a perturbation is beside controls."""
 
 from upi.evaluation.correlation import Correlation, correlate
 from upi.evaluation.curve import eps_curve

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from upi.balls import Ball
-from upi.perturbation import in_box
-from upi.seeding import generator
+from upi.core.seeding import generator
+from upi.perturbation.ball import Ball
+from upi.perturbation.pattern import in_box
 
 #: Radius of the floor control as a share of eps.
 TINY = 0.01

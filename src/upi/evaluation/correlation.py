@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from upi.errors import DataError
-from upi.perturbation import Perturbation
-from upi.seeding import generator
+from upi.core.errors import DataError
+from upi.core.seeding import generator
+from upi.perturbation.pattern import Perturbation
 
 #: Pairs of surrogate patterns a band is made of, per pair of perturbations.
 DRAWS = 50

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from upi.attacks import PerImageAttack
-from upi.classifier import Classifier
+from upi.core.types import Dissimilarity, Loader, Perturber, Progress, SaliencyMap
 from upi.evaluation.protocol import evaluate
-from upi.perturbation import Perturbation
-from upi.types import Dissimilarity, Loader, Perturber, Progress, SaliencyMap
+from upi.network.classifier import Classifier
+from upi.perturbation.pattern import Perturbation
 
 Curve = list[dict[str, object]]
 

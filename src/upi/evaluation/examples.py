@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from upi import dissimilarity as dissimilarities
 from upi import saliency as maps
-from upi.classifier import Classifier
-from upi.errors import ConfigError
+from upi.core.errors import ConfigError
+from upi.core.types import Dissimilarity, Loader, Perturber, SaliencyMap
+from upi.data.images import samples
 from upi.evaluation.result import Column
-from upi.loading import samples
-from upi.types import Dissimilarity, Loader, Perturber, SaliencyMap
+from upi.network.classifier import Classifier
 
 #: Share of the test images that change less than the example.
 RULES = {"least": 0.0, "median": 0.5, "most": 1.0}

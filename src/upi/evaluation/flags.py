@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from upi.classifier import Classifier
-from upi.perturbation import Perturbation
+from upi.network.classifier import Classifier
+from upi.perturbation.pattern import Perturbation
 
 #: Share of changed predictions above which map changes say little about explanations.
 MANY_CHANGED = 0.1

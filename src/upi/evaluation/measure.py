@@ -14,16 +14,16 @@ from torch import Tensor
 
 from upi import saliency as maps
 from upi.attacks import ClassUAP, RandomPerturbation
-from upi.balls import Ball
-from upi.classifier import Classifier
-from upi.errors import DataError, ZeroGradientError
+from upi.core.errors import DataError, ZeroGradientError
+from upi.core.types import Dissimilarity, Loader, Perturber, Progress, SaliencyMap, Samples
+from upi.data.images import check_finite, check_images, count_of, samples
 from upi.evaluation.controls import TINY, matched, mean_columns, noise, other_image
 from upi.evaluation.flags import Flag, model_flags
 from upi.evaluation.metrics import MAP_METRICS, realised_norm
-from upi.loading import check_finite, check_images, count_of, samples
-from upi.overheard import Overheard
-from upi.perturbation import Perturbation, in_box
-from upi.types import Dissimilarity, Loader, Perturber, Progress, SaliencyMap, Samples
+from upi.network.classifier import Classifier
+from upi.network.overheard import Overheard
+from upi.perturbation.ball import Ball
+from upi.perturbation.pattern import Perturbation, in_box
 
 _CONTROLS = {RandomPerturbation.__name__, ClassUAP.__name__, "RandomInSubspace"}
 _CONTROL_NAMES = {"random", "random-matched", "class-uap", "other-image", "tiny-noise"}

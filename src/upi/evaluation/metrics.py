@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from upi import dissimilarity
-from upi.balls import Ball
+from upi.perturbation.ball import Ball
 
 
 def top_k_overlap(clean: Tensor, perturbed: Tensor) -> Tensor:

@@ -16,15 +16,15 @@ from torch import Tensor, nn
 from upi import dissimilarity as dissimilarities
 from upi import saliency as maps
 from upi.attacks import OneStepAttack, PerImageAttack
-from upi.balls import Ball
-from upi.classifier import Classifier
-from upi.errors import ConfigError, unknown_name
+from upi.core.errors import ConfigError, unknown_name
+from upi.core.types import Dissimilarity, Loader, Perturber, Progress, SaliencyMap
 from upi.evaluation.flags import Standing, fitting_flags, sample_flags, table_flags
 from upi.evaluation.intervals import interval
 from upi.evaluation.measure import Pass, kind_of, run_pass
 from upi.evaluation.result import METRICS, Column, Evaluation, Row, mean_of
-from upi.perturbation import Perturbation
-from upi.types import Dissimilarity, Loader, Perturber, Progress, SaliencyMap
+from upi.network.classifier import Classifier
+from upi.perturbation.ball import Ball
+from upi.perturbation.pattern import Perturbation
 
 #: The paper's per-image attack, and the same with the opposite sign while both are measured.
 ONE_STEP, OPPOSITE = "per-image-one-step", "per-image-one-step, opposite"

@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import nn
 
-from upi.classifier import Classifier
+from upi.core.types import Dissimilarity, Loader, Perturber, Progress, SaliencyMap
 from upi.evaluation.protocol import evaluate
 from upi.evaluation.result import Evaluation
-from upi.types import Dissimilarity, Loader, Perturber, Progress, SaliencyMap
+from upi.network.classifier import Classifier
 
 #: What every column of a transfer matrix has beside the perturbations.
 NOISE = ("random",)

@@ -1,4 +1,4 @@
-"""Top eigenvectors of positive semi-definite operators and their differences; knows no networks."""
+"""Leading eigenvectors of operators; knows no network."""
 
 from upi.linalg.difference import Difference, MatrixDifference
 from upi.linalg.gram import gram

@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from upi.errors import ConfigError
+from upi.core.errors import ConfigError
 from upi.linalg.difference import Difference, MatrixDifference, signed_leading
 from upi.linalg.krylov import krylov
 from upi.linalg.operator import Operator, RowOperator, Term

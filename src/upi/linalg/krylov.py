@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from upi.core.seeding import generator
 from upi.linalg.operator import Operator
 from upi.linalg.result import EigenResult
-from upi.seeding import generator
 
 #: Columns applied at once at the most: a pass builds its graphs once for all of them.
 WIDTH = 8

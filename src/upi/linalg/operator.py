@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from upi.averaging import weighted_mean
+from upi.core.averaging import weighted_mean
 
 
 @dataclass(frozen=True)

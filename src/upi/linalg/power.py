@@ -14,9 +14,9 @@ from itertools import count
 
 import torch
 
+from upi.core.seeding import generator
 from upi.linalg.operator import Operator, Term
 from upi.linalg.result import EigenResult
-from upi.seeding import generator
 
 
 def _endless_terms(operator: Operator) -> Iterator[Term]:

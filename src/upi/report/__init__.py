@@ -1,4 +1,4 @@
-"""Results to figures to one HTML page; reads files, never a model."""
+"""Results to figures to one HTML page; sees no model."""
 
 from upi.report.page import build_report
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from upi.perturbation import Perturbation
+from upi.perturbation.pattern import Perturbation
 from upi.report.style import MAP_COLOURS, colour, name
 
 PARTS = ("x", "perturbed", "clean_map", "perturbed_map")

@@ -14,14 +14,14 @@ from markupsafe import Markup
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from upi.errors import RunFolderError
-from upi.perturbation import Perturbation
+from upi.core.errors import RunFolderError
+from upi.core.storage import write_atomic
+from upi.perturbation.pattern import Perturbation
 from upi.report import figures
 from upi.report.style import look, name
 from upi.report.tables import transfer
 from upi.report.words import MAPS, NORMS, headline, map_name, radius
-from upi.runs import RunFolder
-from upi.storage import write_atomic
+from upi.results.folder import RunFolder
 
 #: Resolution of the figures, and that of the page they are shown on.
 PRINT_DPI, SCREEN_DPI = 150, 96

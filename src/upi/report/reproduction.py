@@ -12,14 +12,14 @@ import numpy as np
 from jinja2 import UndefinedError
 from markupsafe import Markup
 
-from upi.errors import RunFolderError
+from upi.core.errors import RunFolderError
+from upi.core.storage import write_atomic
 from upi.report import direction_figures, figures, paper_figures
 from upi.report.page import FigureDrawer, template
 from upi.report.style import look, name
 from upi.report.tables import COLUMNS, table1, titles_of, transfer
 from upi.report.words import MAPS, NORMS, radius
-from upi.runs import RunFolder, parse_json
-from upi.storage import write_atomic
+from upi.results.folder import RunFolder, parse_json
 
 #: File of a reproduction's results.
 RESULTS = "results.json"

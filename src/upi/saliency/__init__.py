@@ -1,7 +1,7 @@
-"""Saliency maps: (model, images (N, C, H, W), classes (N,)) to maps (N, H, W).
+"""Saliency maps of images, one file a method.
 
-One file a method; a map is a frozen value that can be called. A new method is a new
-file and a line in ``MAPS``; a callable of the same signature needs neither.
+A map takes (model, images (N, C, H, W), classes (N,)) to maps (N, H, W) and is a frozen value that can
+be called. A new method is a new file and a line in ``MAPS``; a callable of the same signature needs neither.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from upi.errors import ModelError, unknown_name
+from upi.core.errors import ModelError, unknown_name
+from upi.core.types import Network, SaliencyMap
 from upi.saliency.grad_cam import GradCAM
 from upi.saliency.gradient import Gradient, InputXGradient
 from upi.saliency.integrated import IntegratedGradients
 from upi.saliency.score import SCORES, input_gradient, score
 from upi.saliency.smoothgrad import SmoothGrad
-from upi.types import Network, SaliencyMap
 
 MAPS: dict[str, Callable[[], SaliencyMap]] = {
     "gradient": Gradient,

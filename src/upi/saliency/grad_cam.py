@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from upi.errors import ConfigError, ModelError
+from upi.core.errors import ConfigError, ModelError
+from upi.core.types import Network
 from upi.saliency.reduce import normalise_maps
 from upi.saliency.score import check_classes, score
-from upi.types import Network
 
 #: The smallest side of a feature map that is chosen by itself, where there is one as large.
 SIDE = 4

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from upi.core.types import Network
 from upi.saliency.reduce import normalise_maps, reduce_channels
 from upi.saliency.score import input_gradient
-from upi.types import Network
 
 
 @dataclass(frozen=True)

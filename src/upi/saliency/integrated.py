@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from upi.errors import ConfigError, unknown_name
+from upi.core.errors import ConfigError, unknown_name
+from upi.core.types import Network
 from upi.saliency.reduce import normalise_maps, reduce_channels
 from upi.saliency.score import copies_at_once, input_gradient, score
-from upi.types import Network
 
 Quadrature = tuple[list[float], list[float]]  # nodes in [0, 1], weights that sum to 1
 

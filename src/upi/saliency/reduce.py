@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from upi.errors import unknown_name
+from upi.core.errors import unknown_name
 
 
 def _absolute_sum(attribution: Tensor) -> Tensor:

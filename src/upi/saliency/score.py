@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from upi.errors import ModelError, unknown_name
-from upi.types import Network
+from upi.core.errors import ModelError, unknown_name
+from upi.core.types import Network
 
 
 def _logit(logits: Tensor, target: Tensor) -> Tensor:

@@ -8,11 +8,11 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from upi.errors import ConfigError
+from upi.core.errors import ConfigError
+from upi.core.seeding import generator
+from upi.core.types import Network
 from upi.saliency.reduce import normalise_maps, reduce_channels
 from upi.saliency.score import copies_at_once, input_gradient
-from upi.seeding import generator
-from upi.types import Network
 
 
 @lru_cache(maxsize=8)

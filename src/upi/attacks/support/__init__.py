@@ -1,0 +1,1 @@
+"""What attacks are built from: objectives, ascent, rows, search, the compiled step."""

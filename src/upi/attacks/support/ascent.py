@@ -1,0 +1,103 @@
+"""The one loop of every iterative attack: projected ascent with normalised momentum.
+
+The same loop raises one shared perturbation (leading size 1) and one per image (leading
+size N), in either ball. Guards against an l2 attack that is a copy of the l-inf one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from upi.core.errors import ConfigError
+from upi.core.types import Progress
+from upi.perturbation.ball import Ball
+
+
+@dataclass(frozen=True)
+class Slope:
+    """What the objective says at the current perturbations."""
+
+    value: float  # mean objective
+    gradient: Tensor  # (B, C, H, W)
+
+
+@dataclass(frozen=True)
+class Ascended:
+    """Where the ascent ended."""
+
+    delta: Tensor  # (B, C, H, W), inside the ball
+    history: tuple[float, ...]  # mean objective before each step
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Step rule: delta <- P(delta + a_t eps s(m)), m <- momentum m + g / ||g||_2.
+
+    s is the ball's steepest unit step and a_t = step_size (1 + cos(pi t / steps)) / 2.
+
+    Attributes:
+        steps: Updates, at least 1.
+        step_size: First step as a multiple of eps, above zero.
+        momentum: In [0, 1); normalised accumulation as in Dong et al. (CVPR 2018).
+
+    Raises:
+        ConfigError: A value is outside its range.
+    """
+
+    steps: int
+    step_size: float
+    momentum: float
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or not self.step_size > 0 or not 0 <= self.momentum < 1:
+            raise ConfigError(
+                "expected steps >= 1, step_size > 0 and momentum in [0, 1), got "
+                f"{self.steps}, {self.step_size} and {self.momentum}"
+            )
+
+    def size(self, step: int) -> float:
+        """a_t for step t = 0, 1, ..."""
+        return self.step_size * (1 + math.cos(math.pi * step / self.steps)) / 2
+
+
+def _unit(gradient: Tensor) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(gradient.flatten(1), dim=1)
+    return gradient / norm.clamp_min(torch.finfo(gradient.dtype).tiny)[:, None, None, None]
+
+
+def ascend(
+    slope: Callable[[Tensor, int], Slope],
+    start: Tensor,
+    ball: Ball,
+    rule: Rule,
+    progress: Progress | None = None,
+    inside: Callable[[Tensor], Tensor] | None = None,
+) -> Ascended:
+    """Raise the objective from ``start`` (B, C, H, W); the iterate never leaves the ball.
+
+    Args:
+        slope: (perturbations, step) to objective and gradient; may raise, in which case
+            nothing has changed.
+        start: Not at a point where the gradient vanishes, such as 0.
+        ball: The constraint.
+        rule: Steps, step size, momentum.
+        progress: Called after each step.
+        inside: Orthogonal projection on a subspace that start and gradients are held to; l2 ball only,
+            whose projection does not leave the subspace.
+    """
+    within = inside or (lambda delta: delta)
+    delta, momentum = ball.project(within(start)), torch.zeros_like(start)
+    history = []
+    for step in range(rule.steps):
+        here = slope(delta, step)
+        history.append(here.value)
+        momentum = rule.momentum * momentum + _unit(within(here.gradient))
+        delta = ball.project(delta + rule.size(step) * ball.eps * ball.steepest(momentum))
+        if progress is not None:
+            progress(step + 1, rule.steps)
+    return Ascended(delta, tuple(history))

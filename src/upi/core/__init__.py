@@ -1,0 +1,1 @@
+"""Errors, protocols, seeds, workers and files written whole."""

@@ -1,0 +1,44 @@
+"""Writing files whole: beside, flush, rename.
+
+Guards against half-written results after a crash, Ctrl-C or a full disk: a
+reader sees the old file or the new one, never a part.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from upi.core.errors import RunFolderError
+
+
+def write_atomic(path: str | Path, content: bytes | str) -> Path:
+    """Write ``content`` to ``path`` so that it appears complete or not at all.
+
+    Raises:
+        RunFolderError: The folder cannot be written or the disk is full. The
+            former content of ``path``, if any, is untouched.
+    """
+    path = Path(path)
+    data = content.encode() if isinstance(content, str) else content
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        temporary = Path(name)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RunFolderError(
+            f"cannot write {path} ({len(data)} bytes): {reason}; nothing was changed"
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+    return path

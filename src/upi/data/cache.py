@@ -1,0 +1,71 @@
+"""What is known about images already, whatever loader they come from and in whatever order.
+
+An iterative attack looks at the same images many times; their classes and clean maps never
+change. Images of a list are known by their place; those of any other iterable, which may shuffle,
+by their content. An augmenting loader shows new images each time and simply finds nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Hashable, Sequence
+
+import torch
+from torch import Tensor
+
+from upi.core.types import Loader, Samples
+from upi.data.images import is_static
+
+#: Memory that may be spent on remembering, in bytes: 65,000 maps of 32 x 32, 2,600 of 224 x 224.
+LIMIT = 512 * 2**20
+
+Keys = Sequence[Hashable]
+
+
+class Recall:
+    """Rows of tensors by image.
+
+    Args:
+        loader: Where the images come from.
+        limit: Bytes kept at the most; what comes later is computed each time.
+    """
+
+    def __init__(self, loader: Loader, *, limit: int = LIMIT) -> None:
+        self.by_place = is_static(loader)
+        self.left = limit
+        self.known: dict[tuple[str, Hashable], Tensor] = {}
+
+    def keys(self, sample: Samples) -> Keys:
+        """One name for each image of a batch."""
+        if self.by_place:
+            return [(sample.index, row) for row in range(sample.x.shape[0])]
+        flat = sample.x.detach().cpu().contiguous().flatten(1).view(torch.uint8).numpy()
+        return [hashlib.blake2b(row, digest_size=16).digest() for row in flat]
+
+    def rows(self, kind: str, keys: Keys, compute: Callable[[Tensor], Tensor]) -> Tensor:
+        """Rows (N, ...) of one kind.
+
+        Args:
+            kind: What the rows are.
+            keys: Names of the images.
+            compute: (positions of unknown images) to their rows, in order.
+        """
+        missing = [place for place, key in enumerate(keys) if (kind, key) not in self.known]
+        if not missing:
+            return torch.stack([self.known[kind, key] for key in keys])
+        found = compute(torch.tensor(missing))
+        self._keep(kind, [keys[place] for place in missing], found)
+        if len(missing) == len(keys):
+            return found
+        new = dict(zip(missing, found, strict=True))
+        return torch.stack(
+            [new[p] if p in new else self.known[kind, key] for p, key in enumerate(keys)],
+        )
+
+    def _keep(self, kind: str, keys: Keys, rows: Tensor) -> None:
+        size = rows[0].numel() * rows.element_size()
+        for key, row in zip(keys, rows, strict=True):
+            if self.left < size:
+                return
+            self.known[kind, key] = row.clone()
+            self.left -= size

@@ -1,0 +1,1 @@
+"""One study, or every table of the paper."""

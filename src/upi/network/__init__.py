@@ -1,0 +1,1 @@
+"""The classifier, its smooth surrogate, quick second derivatives."""

@@ -1,0 +1,219 @@
+"""``Classifier``: images in [0, 1] to logits, with the normalisation inside.
+
+Guards against train-mode batch norm (which ties samples together), gradients for
+weights nobody asked for (twice the work), and leaving the user's module changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from upi.core.errors import ConfigError, DataError, ModelError, UPIError
+from upi.network.kernels import Folding, find_foldable
+from upi.network.smooth import check_beta, smooth
+
+
+def _first_tensor(net: nn.Module) -> Tensor | None:
+    tensors = (t for group in (net.parameters(), net.buffers()) for t in group if t.is_floating_point())
+    return next(tensors, None)
+
+
+def _eager(net: nn.Module) -> AbstractContextManager[object]:
+    """Run compiled parts of ``net`` eagerly: compiled graphs cannot be differentiated twice."""
+    compiled = any(
+        hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+        for module in net.modules()
+    )
+    stance: AbstractContextManager[object] = (
+        torch.compiler.set_stance("force_eager") if compiled else nullcontext()
+    )
+    return stance
+
+
+def _as_it_is(x: Tensor) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
+def _constant(values: Sequence[float] | float | None, default: float, name: str) -> Tensor:
+    given = default if values is None else values
+    try:
+        tensor = torch.as_tensor(given, dtype=torch.float64).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"{name} must hold one number per channel, got {given!r}") from error
+    tensor = tensor[None] if tensor.ndim == 0 else tensor
+    if tensor.ndim != 1 or not torch.isfinite(tensor).all() or (name == "std" and (tensor <= 0).any()):
+        raise ConfigError(f"{name} must hold one finite{' positive' * (name == 'std')} number per channel")
+    return tensor[:, None, None]
+
+
+class Classifier:
+    """An image classifier as this library sees it: a fixed, differentiable function.
+
+    ``classifier(x)`` maps images (N, C, H, W) in [0, 1] to logits (N, K). While it runs
+    the network is in eval mode and its weights are frozen; afterwards the module has its
+    former modes and ``requires_grad`` flags back, also after an exception. Use it from one
+    thread at a time, as the module it wraps.
+
+    Attack gradients run through ``upi.network.kernels`` where ``fast`` is true: the same function as the
+    network's surrogate, batch norm folded into convolutions, up to rounding. Each fit compares
+    the two on a few images first. Predictions and evaluation run the network as it is.
+
+    Args:
+        net: Any module from normalised images to logits. Parts that ``torch.compile`` made
+            run eagerly, since compiled graphs cannot be differentiated twice.
+        mean: Per-channel mean subtracted from the images; none by default.
+        std: Per-channel standard deviation the result is divided by; none by default.
+        fast: False takes autograd's own derivatives for attack gradients as well.
+
+    Raises:
+        ModelError: ``net`` is not a module, or its output is not (N, K) with K >= 2.
+        ConfigError: ``mean`` or ``std`` is not one finite number per channel.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        mean: Sequence[float] | float | None = None,
+        std: Sequence[float] | float | None = None,
+        fast: bool = True,
+    ) -> None:
+        net = getattr(net, "_orig_mod", net)
+        if not isinstance(net, nn.Module):
+            raise ModelError(f"expected a torch.nn.Module from images to logits, got {type(net).__name__}")
+        self.net = net
+        self.mean = _constant(mean, 0.0, "mean")
+        self.std = _constant(std, 1.0, "std")
+        self.fast = fast
+        self._depth = 0
+        self._folding: Folding | None = None  # known while frozen
+        self._around: Callable[[Tensor], AbstractContextManager[None]] = _as_it_is
+
+    @classmethod
+    def wrap(cls, model: Classifier | nn.Module) -> Classifier:
+        """Return ``model`` itself, or a ``Classifier`` without normalisation around a module."""
+        return model if isinstance(model, Classifier) else cls(model)
+
+    def place(self, x: Tensor) -> Tensor:
+        """Move images to the network's device and floating-point type."""
+        like = _first_tensor(self.net)
+        return x if like is None else x.to(device=like.device, dtype=like.dtype)
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """(x - mean) / std, channel by channel."""
+        for name, constant in (("mean", self.mean), ("std", self.std)):
+            if constant.shape[0] not in (1, x.shape[1]):
+                raise DataError(f"{name} has {constant.shape[0]} channels, the images have {x.shape[1]}")
+        return (x - self.mean.to(x)) / self.std.to(x)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        with self.frozen(), self._around(x):
+            logits = self.net(self.normalise(x))
+        if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[0] != x.shape[0]:
+            got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise ModelError(f"expected logits of shape (N, K) = ({x.shape[0]}, K), the model returned {got}")
+        if logits.shape[1] < 2:
+            raise ModelError(f"expected at least 2 classes, the model returned {tuple(logits.shape)}")
+        return logits
+
+    @torch.no_grad()
+    def probe(self, x: Tensor) -> Tensor:
+        """Logits of a few images, with a clear error where the network cannot take them.
+
+        Raises:
+            ModelError: The network fails on images of this shape, or gives no logits.
+        """
+        try:
+            return self(x)
+        except UPIError:
+            raise
+        except (RuntimeError, ValueError, TypeError) as error:
+            reason = str(error).splitlines()[0][:200]
+            raise ModelError(
+                f"the model cannot run on images of shape {tuple(x.shape[1:])}: {reason}"
+            ) from error
+
+    @torch.no_grad()
+    def predict(self, x: Tensor) -> Tensor:
+        """Classes (N,) of images (N, C, H, W), by the network itself, never by its surrogate."""
+        around, self._around = self._around, _as_it_is
+        try:
+            return self(x).argmax(1)
+        finally:
+            self._around = around
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Eval mode and frozen weights inside; the module's own state back afterwards.
+
+        Nested uses cost nothing: only the outermost one touches the module.
+        """
+        if self._depth:
+            self._depth += 1
+            try:
+                yield
+            finally:
+                self._depth -= 1
+            return
+        modes = [(module, module.training) for module in self.net.modules() if hasattr(module, "training")]
+        flags = [(parameter, parameter.requires_grad) for parameter in self.net.parameters()]
+        self._depth = 1
+        try:
+            if any(training for _, training in modes):
+                self.net.eval()
+            for parameter, _ in flags:
+                parameter.requires_grad_(False)
+            with _eager(self.net):
+                yield
+        finally:
+            self._depth, self._folding = 0, None
+            for module, training in modes:
+                if module.training != training:
+                    module.training = training
+            for parameter, flag in flags:
+                parameter.requires_grad_(flag)
+
+    @contextmanager
+    def smoothed(self, beta: float | None, *, fast: bool | None = None) -> Iterator[None]:
+        """Calls inside run the softplus(``beta``) surrogate, frozen; see ``upi.network.smooth.smooth``.
+
+        Attacks fit inside this context; evaluation happens outside, on the network itself.
+
+        Args:
+            beta: Sharpness, above zero; None leaves the activations alone.
+            fast: Through ``upi.network.kernels``; None as the classifier says.
+        """
+        check_beta(beta)
+        fast = self.fast if fast is None else fast
+
+        def around(x: Tensor) -> AbstractContextManager[None]:
+            return smooth(beta, folding=self._foldable(x) if fast else None)
+
+        with self.frozen():
+            before, self._around = self._around, around
+            try:
+                yield
+            finally:
+                self._around = before
+
+    def _foldable(self, x: Tensor) -> Folding:
+        """What can be folded, found on the first image that is seen while frozen."""
+        if self._folding is None:
+            self._folding = find_foldable(lambda: self.net(self.normalise(x[:1].detach())))
+        return self._folding
+
+    def fingerprint(self) -> str:
+        """SHA-256 over architecture name, weights, buffers and normalisation, as hex."""
+        digest = hashlib.sha256(type(self.net).__qualname__.encode())
+        constants = {"upi.mean": self.mean, "upi.std": self.std}
+        for name, value in sorted({**self.net.state_dict(), **constants}.items()):
+            if isinstance(value, Tensor):
+                tensor = value.detach().cpu().contiguous()
+                digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+                digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()

@@ -1,0 +1,128 @@
+"""Softplus whose first derivative is kept, so that both derivatives cost multiplications only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import Function
+
+from upi.core.errors import ModelError
+
+#: |beta x| beyond which the sigmoid stays as it is, 1.4e-11 or 4e-18 from 0 or 1. Left to themselves its
+#: tails, and the products of several of them, become denormal numbers, with which every later operation
+#: on a CPU is many times slower (docs/performance.md).
+TAIL = {torch.float64: 40.0}
+TAIL_OF_OTHERS = 25.0
+
+
+def _tail(x: Tensor) -> float:
+    return TAIL.get(x.dtype, TAIL_OF_OTHERS)
+
+
+def _slope(x: Tensor, beta: float) -> Tensor:
+    """sigmoid(beta x), the derivative of softplus, without denormal tails."""
+    return (x * beta).clamp_(-_tail(x), _tail(x)).sigmoid_()
+
+
+def _value(x: Tensor, beta: float) -> Tensor:
+    """log(1 + exp(beta x)) / beta = relu(x) + log(1 + exp(-|beta x|)) / beta."""
+    rest = (x * beta).abs_().clamp_max_(_tail(x)).neg_().exp_().log1p_()
+    return torch.add(F.relu(x), rest, alpha=1 / beta)
+
+
+class _Softplus(Function):
+    """x to (softplus(x), s) with s = sigmoid(beta x), the derivative.
+
+    s is an output: the first derivative is then the plain product grad * s, which autograd can
+    differentiate again, and what flows back into s is the second derivative beta s (1 - s).
+    Neither the input nor the output has to be kept.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, beta: float, inplace: bool) -> tuple[Tensor, Tensor]:
+        slope = _slope(x, beta)
+        out = _value(x, beta)
+        if inplace:
+            out = x.copy_(out)
+            ctx.mark_dirty(x)
+        ctx.beta = beta
+        ctx.save_for_backward(slope)
+        ctx.set_materialize_grads(False)
+        return out, slope
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, bend: Tensor | None) -> tuple[Tensor | None, None, None]:
+        (slope,) = ctx.saved_tensors
+        if bend is None:
+            return (None if grad is None else grad * slope), None, None
+        if torch.is_grad_enabled():  # a third derivative is wanted: say it in terms autograd knows
+            second = ctx.beta * bend * slope * (1 - slope)
+            return (second if grad is None else second + grad * slope), None, None
+        second = torch.ops.aten.sigmoid_backward(bend, slope).mul_(ctx.beta)
+        return (second if grad is None else second.addcmul_(grad, slope)), None, None
+
+
+class _Hardtanh(Function):
+    """x to (low + softplus(x - low) - softplus(x - high), s, b): the value and its two derivatives.
+
+    With p = sigmoid(beta (x - low)) and q = sigmoid(beta (x - high)), s = p - q and b = p (1 - p) -
+    q (1 - q), the second derivative without its factor beta. Both are outputs, so that autograd can
+    differentiate the products they take part in, and a third derivative, which nothing here knows, is
+    noticed instead of being wrong.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, low: float, high: float, beta: float) -> tuple[Tensor, Tensor, Tensor]:
+        near = x - low
+        first = _slope(near, beta)
+        out = _value(near, beta)
+        far = near.sub_(high - low)
+        second = _slope(far, beta)
+        out.sub_(_value(far, beta))
+        if low:
+            out.add_(low)
+        bend = torch.addcmul(first, first, first, value=-1).sub_(second).addcmul_(second, second)
+        slope = first.sub_(second)
+        ctx.beta = beta
+        ctx.save_for_backward(slope, bend)
+        ctx.set_materialize_grads(False)
+        return out, slope, bend
+
+    @staticmethod
+    def backward(
+        ctx: Any, grad: Tensor | None, turn: Tensor | None, third: Tensor | None
+    ) -> tuple[Tensor | None, None, None, None]:
+        if third is not None:
+            raise ModelError(
+                "the quick form of a smooth clamp has no third derivative: use Classifier(..., fast=False)"
+            )
+        slope, bend = ctx.saved_tensors
+        found = None if grad is None else grad * slope
+        if turn is not None:
+            second = ctx.beta * turn * bend
+            found = second if found is None else found + second
+        return found, None, None, None
+
+
+def hardtanh(x: Tensor, low: float, high: float, beta: float) -> Tensor:
+    """Smooth clamp to [low, high]: low + softplus(x - low) - softplus(x - high), of any tensor.
+
+    Twice differentiable; a third derivative is refused.
+    """
+    if x.requires_grad and torch.is_grad_enabled():
+        out: Tensor = _Hardtanh.apply(x, low, high, beta)[0]
+        return out
+    return low + _value(x - low, beta) - _value(x - high, beta)
+
+
+def softplus(x: Tensor, beta: float, *, inplace: bool = False) -> Tensor:
+    """log(1 + exp(beta * x)) / beta of any tensor; with ``inplace`` the values of ``x`` are replaced."""
+    if inplace and x._is_view():  # autograd takes no second output where a view is written to
+        return x.copy_(softplus(x.clone(), beta))
+    if x.requires_grad and torch.is_grad_enabled():
+        out: Tensor = _Softplus.apply(x, beta, inplace)[0]
+        return out
+    return x.copy_(_value(x, beta)) if inplace else _value(x, beta)

@@ -1,0 +1,243 @@
+"""The run folder: the contract's files, written whole, read back without trust.
+
+    config.json, metrics.json, per_sample.parquet, examples.safetensors,
+    perturbations/NAME.safetensors, figures/*.png, report.html
+
+A run is built beside its final place and renamed when complete, so an interrupted run
+leaves nothing behind and an old one is replaced only by a whole new one.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from upi.core.errors import RunFolderError
+from upi.core.storage import write_atomic
+from upi.evaluation import Evaluation, Example, Flag
+from upi.perturbation.file import canonical
+from upi.perturbation.pattern import Perturbation
+
+SCHEMA = 1
+CONFIG = "config.json"
+EXAMPLES = "examples.safetensors"
+PARTS = ("x", "perturbed", "clean_map", "perturbed_map")
+
+
+@contextmanager
+def new_run(out: str | Path, *, force: bool = False) -> Iterator[RunFolder]:
+    """A fresh run folder that appears at ``out`` when the block ends without an error.
+
+    Args:
+        out: Where the folder will be.
+        force: Replace an existing run folder; any other folder is never replaced.
+
+    Raises:
+        RunFolderError: ``out`` exists, or its parent cannot be written.
+    """
+    out = _target(out, force)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        stage = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name[:60]}.partial-"))
+        stage.chmod(0o755)
+    except OSError as error:
+        raise RunFolderError(f"cannot create a run folder in {out.parent}: {error.strerror}") from error
+    done = False
+    try:
+        yield RunFolder(stage)
+        done = True
+        if out.exists():
+            shutil.rmtree(out)
+        stage.replace(out)
+    except OSError as error:
+        if not done or isinstance(error, RunFolderError):
+            raise
+        raise RunFolderError(
+            f"cannot move the finished run to {out}: {error}; it is kept in {stage}"
+        ) from error
+    finally:
+        if not done:
+            shutil.rmtree(stage, ignore_errors=True)
+
+
+def _target(out: str | Path, force: bool) -> Path:
+    """The real path of a run folder that may be written."""
+    try:
+        path = Path(out).resolve()
+        _check_free(path, force)
+    except OSError as error:
+        if isinstance(error, RunFolderError):
+            raise
+        raise RunFolderError(f"cannot use {str(out)[:80]!r} as a run folder: {error.strerror}") from error
+    if path == Path.cwd():
+        raise RunFolderError("a run folder cannot replace the current folder; choose another --out")
+    return path
+
+
+def _check_free(out: Path, force: bool) -> None:
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise RunFolderError(f"{out} exists and is not a folder; choose another --out")
+    if not any(out.iterdir()):
+        return
+    if not (out / CONFIG).exists():
+        raise RunFolderError(f"{out} exists and is not a run folder (no {CONFIG}); it is never replaced")
+    if not force:
+        raise RunFolderError(f"{out} exists already; use --force to replace it, or another --out")
+
+
+def parse_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        RunFolderError: The file is missing, damaged, or no object.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except OSError as error:
+        raise RunFolderError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise RunFolderError(f"{path}: not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise RunFolderError(f"{path}: expected a JSON object, got {type(content).__name__}")
+    return content
+
+
+def write_captioned(path: Path, tables: Mapping[str, Sequence[Example]]) -> None:
+    """Write example images and maps as safetensors, their captions in the metadata."""
+    tensors, captions = {}, []
+    for key, examples in tables.items():
+        for number, example in enumerate(examples):
+            stem = f"{key}.{number}"
+            for part in PARTS:
+                tensors[f"{stem}.{part}"] = (
+                    getattr(example, part).float().clone(memory_format=torch.contiguous_format)
+                )
+            caption = {f: getattr(example, f) for f in ("row", "rule", "sample", "label", "value")}
+            captions.append({"table": key, "stem": stem, "prediction": example.prediction, **caption})
+    write_atomic(path, canonical(save(tensors, {"captions": json.dumps(captions)})))
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Reads and writes the files of one run."""
+
+    path: Path
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """Write a JSON file; NaN is refused, not written."""
+        write_atomic(self.path / name, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+    def write_metrics(
+        self,
+        *,
+        dataset: str,
+        model: Mapping[str, Any],
+        tables: Sequence[Mapping[str, Any]],
+        flags: Iterable[tuple[str | None, Flag]],
+        seconds: Mapping[str, float],
+        **more: Any,
+    ) -> None:
+        """Write metrics.json.
+
+        Args:
+            dataset: Its name.
+            model: ``arch``, ``test_accuracy`` where known, ``fingerprint``; other keys are left out.
+            tables: As ``upi.experiments.study.Table.to_dict`` gives them.
+            flags: Each with the key of its table, None for the whole run.
+            seconds: Wall time by part.
+            more: Further entries, such as a curve.
+        """
+        record = {
+            "schema": SCHEMA,
+            "dataset": dataset,
+            "model": {key: model.get(key) for key in ("arch", "test_accuracy", "fingerprint")},
+            "tables": list(tables),
+            "flags": [{"table": key, **flag.to_dict()} for key, flag in flags],
+            **more,
+            "seconds": {part: round(value, 2) for part, value in seconds.items()},
+        }
+        self.write_json("metrics.json", record)
+
+    def write_perturbation(self, name: str, perturbation: Perturbation) -> None:
+        """Write ``perturbations/NAME.safetensors``."""
+        perturbation.save(self.path / "perturbations" / f"{name}.safetensors")
+
+    def write_per_sample(self, tables: Mapping[str, Evaluation]) -> None:
+        """Write every figure of every sample, one line per table, row and sample."""
+        import pandas as pd
+
+        frames = [
+            pd.DataFrame({"table": key, "row": row, **columns})
+            for key, table in tables.items()
+            for row, columns in table.per_sample.items()
+        ]
+        buffer = io.BytesIO()
+        pd.concat(frames, ignore_index=True).to_parquet(buffer, index=False)
+        write_atomic(self.path / "per_sample.parquet", buffer.getvalue())
+
+    def write_examples(self, tables: Mapping[str, Sequence[Example]]) -> None:
+        """Write the example images and maps with their captions."""
+        write_captioned(self.path / EXAMPLES, tables)
+
+    def config(self) -> dict[str, Any]:
+        """The content of config.json."""
+        return parse_json(self.path / CONFIG)
+
+    def metrics(self) -> dict[str, Any]:
+        """The content of metrics.json.
+
+        Raises:
+            RunFolderError: It is missing, damaged, or of another schema.
+        """
+        metrics = parse_json(self.path / "metrics.json")
+        if metrics.get("schema") != SCHEMA:
+            raise RunFolderError(
+                f"{self.path / 'metrics.json'}: expected schema {SCHEMA}, got {metrics.get('schema')!r}"
+            )
+        return metrics
+
+    def perturbations(self) -> dict[str, Perturbation]:
+        """Every perturbation of the run, by name."""
+        files = sorted((self.path / "perturbations").glob("*.safetensors"))
+        return {file.name.removesuffix(".safetensors"): Perturbation.load(file) for file in files}
+
+    def per_sample(self) -> dict[tuple[str, str], np.ndarray[Any, Any]]:
+        """Dissimilarity of each sample, by (table, row)."""
+        import pandas as pd
+
+        path = self.path / "per_sample.parquet"
+        try:
+            frame = pd.read_parquet(path, columns=["table", "row", "dissimilarity"])
+        except (OSError, ValueError) as error:
+            raise RunFolderError(f"{path}: cannot be read: {error}") from error
+        grouped = frame.groupby(["table", "row"], sort=False)["dissimilarity"]
+        return {(str(table), str(row)): values.to_numpy() for (table, row), values in grouped}
+
+    def examples(self) -> list[dict[str, Any]]:
+        """Captions with their tensors; empty if the run kept none."""
+        path = self.path / EXAMPLES
+        if not path.exists():
+            return []
+        try:
+            with safe_open(path, framework="pt") as file:
+                captions = json.loads((file.metadata() or {})["captions"])
+                for caption in captions:
+                    for part in PARTS:
+                        caption[part] = file.get_tensor(f"{caption['stem']}.{part}")
+        except (SafetensorError, KeyError, ValueError, OSError) as error:
+            raise RunFolderError(f"{path}: damaged: {error}") from error
+        return list(captions)

@@ -1,0 +1,161 @@
+"""The compiled step is the plain step."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import upi
+from tests.conftest import Batches, images
+from upi.attacks.base import IterativeAttack
+from upi.attacks.support.compiled import CompiledRise, record
+from upi.attacks.support.objective import MapChange, Objective, PredictionChange, rise
+from upi.core.errors import ConfigError, FallbackWarning
+from upi.core.types import Batch
+from upi.experiments.study import METHODS, Spec
+from upi.saliency import Gradient, IntegratedGradients, SmoothGrad
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+L2 = upi.dissimilarity.relative_l2
+OBJECTIVES: dict[str, Objective] = {
+    "gradient": MapChange(Gradient(), L2),
+    "softmax": MapChange(Gradient(score="softmax"), L2),
+    "priced": MapChange(Gradient(), L2, prediction_price=0.5),
+    "integrated": MapChange(IntegratedGradients(steps=3), L2),
+    "smoothgrad": MapChange(SmoothGrad(samples=2), upi.dissimilarity.cosine),
+    "prediction": PredictionChange(),
+}
+
+
+def _problem(net: nn.Module, objective: Objective) -> tuple[upi.Classifier, Batch, Tensor]:
+    model, x = upi.Classifier(net), images(5)
+    shift = 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    return model, objective.batch(model, x, model.predict(x)), x + shift
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("fast", [True, False])
+def test_the_recorded_step_is_the_step_on_other_images_too(
+    name: str, fast: bool, relu_net: nn.Module
+) -> None:
+    objective = OBJECTIVES[name]
+    model, batch, point = _problem(relu_net, objective)
+    with model.smoothed(5.0, fast=fast):
+        step = CompiledRise(backend="eager")
+        step(model, objective, batch, point)
+        assert step.graph is not None
+        other = Batch(batch.x, batch.target.flip(0), batch.clean.flip(0), 0, batch.margin, batch.scale)
+        found, expected = (
+            step(model, objective, other, point - 0.2),
+            rise(model, objective, other, point - 0.2),
+        )
+    torch.testing.assert_close(found.values, expected.values)
+    torch.testing.assert_close(found.gradient, expected.gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_the_recorded_step_looks_at_no_number(relu_net: nn.Module) -> None:
+    """Nothing in it stalls an accelerator: no value is read back."""
+    model, batch, point = _problem(relu_net, OBJECTIVES["priced"])
+    with model.smoothed(5.0):
+        graph = record(model, OBJECTIVES["priced"], batch, point)
+    assert "_local_scalar_dense" not in str(getattr(graph, "code", ""))
+    assert "conv" in str(getattr(graph, "code", ""))
+
+
+def test_batches_of_another_shape_take_the_plain_step(relu_net: nn.Module) -> None:
+    objective = OBJECTIVES["gradient"]
+    model, batch, point = _problem(relu_net, objective)
+    with model.smoothed(5.0):
+        step = CompiledRise(backend="eager")
+        step(model, objective, batch, point)
+        keep = torch.tensor([True, False, True, False, False])
+        found = step(model, objective, batch.take(keep), point[keep])
+        expected = rise(model, objective, batch.take(keep), point[keep])
+    torch.testing.assert_close(found.gradient, expected.gradient)
+
+
+def test_batches_that_carry_other_tensors_take_the_plain_step(relu_net: nn.Module) -> None:
+    """A whole batch may have the shape of a piece, but not its scale."""
+    objective = OBJECTIVES["priced"]
+    model, batch, point = _problem(relu_net, objective)
+    piece = replace(batch, scale=torch.tensor(2.0))
+    with model.smoothed(5.0):
+        step = CompiledRise(backend="eager")
+        step(model, objective, piece, point)
+        assert step.graph is not None
+        found, expected = step(model, objective, batch, point), rise(model, objective, batch, point)
+    torch.testing.assert_close(found.values, expected.values)
+
+
+def test_several_calls_compile_once_unless_the_network_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A per-image attack is called batch by batch; folded weights are constants of the graph."""
+    compiled, made = importlib.import_module("upi.attacks.support.compiled"), []
+
+    def counted(*given: object) -> object:
+        made.append(1)
+        return record(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(compiled, "record", counted)
+    torch.manual_seed(0)
+    layers = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 4)
+    net = nn.Sequential(*layers).eval()
+    attack = upi.PerImageAttack(net, eps=1.0, steps=3, compile=True)
+    attack.__dict__["_compiled"] = CompiledRise(backend="eager")
+    plain = upi.PerImageAttack(net, eps=1.0, steps=3)
+    target = upi.Classifier(net).predict(images(5))
+    for seed, factor, expected in ((0, 1.0, 1), (1, 1.0, 1), (1, -0.5, 2)):
+        x = images(5, seed=seed)
+        layers[0].load_state_dict({k: factor * v for k, v in layers[0].state_dict().items()})
+        torch.testing.assert_close(attack(x, target), plain(x, target), rtol=1e-4, atol=1e-5)
+        assert len(made) == expected
+
+
+@pytest.mark.parametrize(
+    ("backend", "message"),
+    [
+        (lambda graph, inputs: 1 / 0, "could not be compiled"),
+        (lambda graph, inputs: lambda *a: tuple(-v for v in graph(*a)), "differs from the plain one"),
+    ],
+)
+def test_a_compiler_that_fails_or_errs_is_left_with_one_warning(
+    backend: Callable[..., object], message: str, relu_net: nn.Module
+) -> None:
+    objective = OBJECTIVES["gradient"]
+    model, batch, point = _problem(relu_net, objective)
+    with model.smoothed(5.0):
+        step = CompiledRise(backend=backend)
+        with pytest.warns(FallbackWarning, match=message) as caught:
+            first = step(model, objective, batch, point)
+        again = step(model, objective, batch, point)
+    assert len([w for w in caught if w.category is FallbackWarning]) == 1
+    torch.testing.assert_close(first.gradient, rise(model, objective, batch, point).gradient, rtol=1, atol=1)
+    torch.testing.assert_close(first.gradient.shape, again.gradient.shape)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling for the CPU needs a C++ compiler")
+def test_compiled_and_plain_fits_agree(relu_net: nn.Module, loader: Batches) -> None:
+    found = [
+        upi.UPIGrad(relu_net, eps=1.0, steps=5, prediction_price=0.5, compile=how).fit(loader).delta
+        for how in (True, False)
+    ]
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+
+
+def test_an_unknown_mode_is_refused(relu_net: nn.Module) -> None:
+    with pytest.raises(ConfigError, match="unknown compile mode 'fast'; known: default"):
+        upi.UPIGrad(relu_net, eps=1.0, compile="fast")
+
+
+@pytest.mark.parametrize("method", ["upi-grad", "class-uap"])
+def test_a_study_hands_the_wish_to_compile_on(method: str, relu_net: nn.Module) -> None:
+    model = upi.Classifier(relu_net)
+    for wish in (True, False):
+        attack = METHODS[method](model, Spec("x", compile=wish), 0)
+        assert isinstance(attack, IterativeAttack)
+        assert attack.compile is wish

@@ -1,0 +1,177 @@
+"""The softplus surrogate: what it replaces, what it leaves alone, and that it goes away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import upi
+from tests.conftest import images
+from upi.core.errors import ConfigError
+from upi.network.smooth import smooth
+
+BETA = 3.0
+
+
+class Functional(nn.Module):
+    """ReLU as calls, in place, as methods, with ignored return values, and a max-pool."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 4, 3, padding=1)
+        self.second = nn.Conv2d(4, 4, 3, padding=1)
+        self.head = nn.Linear(4 * 16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.first(x))
+        x = self.second(x)
+        x.relu_()
+        x = F.max_pool2d(x, 2)
+        return self.head(torch.relu(x.flatten(1)))
+
+
+def _soft(x: Tensor) -> Tensor:
+    return F.softplus(x, beta=BETA)
+
+
+X = torch.linspace(-8, 8, 101, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        (F.relu, _soft(X)),
+        (torch.relu, _soft(X)),
+        (Tensor.relu, _soft(X)),
+        (nn.ReLU(), _soft(X)),
+        (nn.ReLU(inplace=True), _soft(X)),
+        (F.relu_, _soft(X)),
+        (lambda x: x.clamp(min=0), _soft(X)),
+        (lambda x: torch.clamp(x, 0), _soft(X)),
+        (lambda x: x.clamp_min(0), _soft(X)),
+        (nn.ReLU6(), _soft(X) - _soft(X - 6)),
+        (nn.ReLU6(inplace=True), _soft(X) - _soft(X - 6)),
+        (lambda x: x.clamp(0, 6), _soft(X) - _soft(X - 6)),
+        (nn.LeakyReLU(0.2), 0.2 * X + 0.8 * _soft(X)),
+        (lambda x: F.prelu(x, torch.tensor([0.2], dtype=x.dtype)), 0.2 * X + 0.8 * _soft(X)),
+        (nn.Hardswish(), X * (_soft(X + 3) - _soft(X - 3)) / 6),
+        (nn.Hardsigmoid(), (_soft(X + 3) - _soft(X - 3)) / 6),
+        (lambda x: x.clamp_min(0.5), X.clamp_min(0.5)),
+        (torch.tanh, torch.tanh(X)),
+        (lambda x: F.max_pool1d(x[None], 3)[0], F.max_pool1d(X[None], 3)[0]),
+    ],
+)
+def test_piecewise_linear_activations_become_softplus_and_nothing_else_changes(
+    call: Callable[[Tensor], Tensor], expected: Tensor
+) -> None:
+    with smooth(BETA):
+        torch.testing.assert_close(call(X.clone()), expected)
+
+
+def test_large_beta_gives_back_the_network() -> None:
+    net = Functional()
+    model, x = upi.Classifier(net), images(4)
+    with model.smoothed(1e6):
+        torch.testing.assert_close(model(x), net(x), rtol=1e-4, atol=1e-5)
+    with model.smoothed(1.0):
+        assert (model(x) - net(x)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_everything_is_restored_also_after_an_exception(fails: bool) -> None:
+    net = Functional()
+    model, x = upi.Classifier(net), images(4)
+    before, calls = net(x), (F.relu, torch.relu, Tensor.relu_)
+    modules = [type(module) for module in net.modules()]
+    if fails:
+        with pytest.raises(RuntimeError), model.smoothed(1.0):
+            model(x[:, :, :3])
+    else:
+        with model.smoothed(1.0), model.smoothed(2.0):
+            model(x)
+    assert torch.equal(model(x), before)
+    assert (F.relu, torch.relu, Tensor.relu_) == calls
+    assert [type(module) for module in net.modules()] == modules
+
+
+def test_predictions_come_from_the_network_itself_inside_the_context(relu_net: nn.Module) -> None:
+    model, x = upi.Classifier(relu_net), images(32)
+    with model.smoothed(0.05):
+        assert not torch.equal(model(x).argmax(1), model.predict(x))
+        assert torch.equal(model.predict(x), relu_net(x).argmax(1))
+
+
+def test_clamps_outside_the_network_are_left_alone(relu_net: nn.Module) -> None:
+    with upi.Classifier(relu_net).smoothed(1.0):
+        assert torch.tensor(-1.0).clamp(min=0) == 0
+
+
+def test_the_second_derivative_of_a_relu_network_exists_only_inside(relu_net: nn.Module) -> None:
+    model, x = upi.Classifier(relu_net), images(2)
+    target = model.predict(x)
+
+    def second() -> Tensor:
+        point = x.clone().requires_grad_()
+        maps = upi.saliency.Gradient()(model, point, target)
+        (result,) = torch.autograd.grad(maps.square().sum(), point)
+        return result
+
+    assert second().abs().max() == 0
+    with model.smoothed(10.0):
+        assert second().abs().max() > 0
+
+
+def test_attention_can_be_differentiated_twice_inside() -> None:
+    class Attention(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            rows = x[:, 0, None]
+            return F.scaled_dot_product_attention(rows, rows, rows).sum((1, 2))
+
+    model, point = upi.Classifier(Attention()), images(2).requires_grad_()
+    with model.smoothed(None):
+        maps = upi.saliency.Gradient()(model, point, torch.tensor([0, 1]))
+    (second,) = torch.autograd.grad(maps.square().sum(), point)
+    assert second.abs().max() > 0
+
+
+@pytest.mark.parametrize("beta", [0.0, -1.0, float("nan")])
+def test_sharpness_must_be_positive(relu_net: nn.Module, beta: float) -> None:
+    with (
+        pytest.raises(ConfigError, match="sharpness must be above 0"),
+        upi.Classifier(relu_net).smoothed(beta),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"), [(2, None, 0), (3, 2, 1), (3, 1, 1), ((2, 3), (1, 2), (0, 1))]
+)
+def test_max_pooling_becomes_a_weighted_mean(kernel: Any, stride: Any, padding: Any) -> None:
+    x = torch.randn(2, 3, 9, 8, generator=torch.Generator().manual_seed(0)).double()
+    plain = F.max_pool2d(x, kernel, stride, padding)
+    with smooth(2e5):
+        sharp = nn.MaxPool2d(kernel, stride, padding)(x)
+    with smooth(2.0):
+        soft = F.max_pool2d(x, kernel, stride, padding)
+    torch.testing.assert_close(sharp, plain, rtol=0, atol=1e-4)
+    assert bool((soft < plain - 1e-6).any())
+    assert bool((soft <= plain + 1e-12).all())
+
+
+def test_a_window_of_equal_pixels_keeps_its_value() -> None:
+    x = torch.full((1, 1, 4, 4), 0.7)
+    with smooth(20.0):
+        torch.testing.assert_close(F.max_pool2d(x, 3, 1, 1), x)
+
+
+def test_pooling_with_indices_is_left_alone() -> None:
+    x = torch.rand(1, 1, 4, 4)
+    with smooth(20.0):
+        values, index = F.max_pool2d(x, 2, return_indices=True)
+    assert torch.equal(values, F.max_pool2d(x, 2))
+    assert index.dtype == torch.int64
