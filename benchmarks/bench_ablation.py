@@ -10,8 +10,9 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.common import BETA, Problem, Scale, images, network, problem, timed
-from upi.attacks.support.objective import gradients
+from benchmarks.common import Problem, Scale, images, network, problem, timed
+from upi.attacks.support.gradients import gradients
+from upi.attacks.support.objective import explained_batch
 from upi.network import smooth
 from upi.network.classifier import Classifier
 from upi.network.kernels import Folding
@@ -45,7 +46,7 @@ def _parts(count: int) -> Iterator[None]:
         if count > 3:
             yield
         else:
-            with patch.object(Classifier, "_foldable", lambda self, x: Folding()):
+            with patch.object(Classifier, "foldable", lambda self, x: Folding()):
                 yield
 
 
@@ -71,10 +72,10 @@ def test_ladder(
 
 def _plain(task: Problem, *, again: bool) -> Callable[[], torch.Tensor]:
     def run() -> torch.Tensor:
-        with task.model.smoothed(BETA, fast=False):
+        with task.surrogate(fast=False) as surrogate:
             batch = task.batch
             if again:
-                batch = task.objective.batch(task.model, batch.x, batch.target)
-            return gradients(task.model, task.objective, batch, task.point, where="").gradient
+                batch = explained_batch(task.objective, surrogate, batch.x, batch.target)
+            return gradients(surrogate, task.objective, batch, task.point, where="").gradient
 
     return run

@@ -15,9 +15,9 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
 
 from benchmarks.bench_step import METHODS
-from benchmarks.common import BETA, Problem, Scale, images, lively, network, peak, problem, timed
-from upi.attacks.support.compiled import CompiledRise
-from upi.attacks.support.objective import gradients
+from benchmarks.common import Problem, Scale, images, lively, network, peak, problem, timed
+from upi.attacks.support.compiled import CompiledGradient
+from upi.attacks.support.gradients import gradients
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "vgg16": lambda: torchvision.models.vgg16(),
@@ -40,16 +40,17 @@ def precision(tf32: bool) -> Iterator[None]:
 
 
 def _compiled(task: Problem, mode: str) -> Callable[[], Tensor]:
-    rise = CompiledRise("reduce-overhead" if "graphs" in mode else "default")
+    function = CompiledGradient("reduce-overhead" if "graphs" in mode else "default")
     if task.point.device.type == "cpu":
-        rise = CompiledRise(backend="eager")
+        function = CompiledGradient(backend="eager")
 
     def run() -> Tensor:
-        with task.model.smoothed(BETA):
-            return gradients(task.model, task.objective, task.batch, task.point, where="", step=rise).gradient
+        with task.surrogate() as surrogate:
+            found = gradients(surrogate, task.objective, task.batch, task.point, where="", function=function)
+            return found.gradient
 
     run()
-    assert rise.graph is not None
+    assert function.graph is not None
     return run
 
 

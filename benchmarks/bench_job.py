@@ -20,7 +20,8 @@ from benchmarks.bench_strength import BATCH
 from benchmarks.common import Scale, timed
 from benchmarks.digits import EPS, NETWORKS, classifier, parts, strength
 from upi.attacks.base import SURROGATE_BETA, default_sigma
-from upi.attacks.support.objective import MapChange, rise
+from upi.attacks.support.gradients import attack_gradient
+from upi.attacks.support.objective import MapChange, explained_batch
 from upi.core.seeding import generator
 from upi.perturbation.ball import Ball
 
@@ -31,8 +32,10 @@ BALL = Ball("l2", EPS)
 def one_gradient(model: upi.Classifier, x: Tensor, delta: Tensor) -> Tensor:
     """Attack gradient of one image (1, C, H, W), clean map included."""
     target = model.predict(x)
-    with model.smoothed(SURROGATE_BETA, fast=False):
-        return rise(model, OBJECTIVE, OBJECTIVE.batch(model, x, target), x + delta).gradient
+    with model.frozen():
+        surrogate = model.surrogate(SURROGATE_BETA, fast=False)
+        batch = explained_batch(OBJECTIVE, surrogate, x, target)
+        return attack_gradient(surrogate, OBJECTIVE, batch, x + delta).gradient
 
 
 def paper_pca(model: upi.Classifier, x: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 import upi
 from benchmarks.common import BETA, Scale, images, network, peak, timed
 from upi.attacks.support.objective import MapChange
-from upi.attacks.support.rows import GradientRows, RowPlan, Source
+from upi.attacks.support.rows import ExplainedImages, GradientRows, RowPlan
 from upi.linalg import EigenResult, gram, power, sketch
 from upi.linalg.operator import MatrixRows
 
@@ -62,8 +62,9 @@ def test_rows_and_solver(benchmark: BenchmarkFixture, job: str, solver: str, sca
 
     def run() -> EigenResult:
         spent["rows"], loader.images = 0.0, 0
-        with model.smoothed(BETA):
-            rows = Clocked(Source(model, objective, loader), rows="gradient", plan=plan)
+        with model.frozen():
+            explained = ExplainedImages(model.surrogate(BETA), objective, loader)
+            rows = Clocked(explained, rows="gradient", plan=plan)
             loader.images = 0
             found = gram(rows, components=5) if solver == "gram" else sketch(rows, components=5)
         spent["whole"] = time.perf_counter()

@@ -10,9 +10,11 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
-from benchmarks.common import BETA, Problem, Scale, images, network, peak, problem, timed
-from upi.attacks.support.compiled import CompiledRise
-from upi.attacks.support.objective import gradients
+from benchmarks.common import Problem, Scale, images, network, peak, problem, timed
+from upi.attacks.support.compiled import CompiledGradient
+from upi.attacks.support.gradients import gradients
+from upi.attacks.support.objective import explained_batch
+from upi.network.surrogate import Surrogate
 from upi.saliency.reduce import normalise_maps, reduce_channels
 
 NETWORKS = (("vgg16", 0.25), ("vgg16", 1.0), ("resnet18", 0.25), ("resnet18", 1.0), ("vit", 1.0))
@@ -22,20 +24,20 @@ ROUNDS = {"one image at a time": 2} | dict.fromkeys(("unit", "unit, folded", "up
 
 
 def _uncached(task: Problem) -> Tensor:
-    with task.model.smoothed(BETA, fast=False):
-        batch = task.objective.batch(task.model, task.batch.x, task.batch.target)
-        return gradients(task.model, task.objective, batch, task.point, where="").gradient
+    with task.surrogate(fast=False) as surrogate:
+        batch = explained_batch(task.objective, surrogate, task.batch.x, task.batch.target)
+        return gradients(surrogate, task.objective, batch, task.point, where="").gradient
 
 
 def _one_at_a_time(task: Problem) -> Tensor:
     """As the paper's own scripts work: each image alone, its clean map computed when it is needed."""
     found = []
-    with task.model.smoothed(BETA, fast=False):
+    with task.surrogate(fast=False) as surrogate:
         for i in range(len(task.batch)):
             x, target = task.batch.x[i : i + 1], task.batch.target[i : i + 1]
-            batch = task.objective.batch(task.model, x, target)
+            batch = explained_batch(task.objective, surrogate, x, target)
             found.append(
-                gradients(task.model, task.objective, batch, task.point[i : i + 1], where="").gradient
+                gradients(surrogate, task.objective, batch, task.point[i : i + 1], where="").gradient
             )
     return torch.cat(found)
 
@@ -43,23 +45,23 @@ def _one_at_a_time(task: Problem) -> Tensor:
 def _micro_batches(task: Problem, size: int = 16) -> Tensor:
     """The fast step on parts small enough for the processor's cache."""
     found = []
-    with task.model.smoothed(BETA):
+    with task.surrogate() as surrogate:
         for first in range(0, len(task.batch), size):
             some = torch.zeros(len(task.batch), dtype=torch.bool, device=task.point.device)
             some[first : first + size] = True
             part = task.batch.take(some)
-            found.append(gradients(task.model, task.objective, part, task.point[some], where="").gradient)
+            found.append(gradients(surrogate, task.objective, part, task.point[some], where="").gradient)
     return torch.cat(found)
 
 
-def _logits(task: Problem, point: Tensor) -> Tensor:
-    return task.model(point).gather(1, task.batch.target[:, None]).sum()
+def _logits(surrogate: Surrogate, task: Problem, point: Tensor) -> Tensor:
+    return surrogate(point).gather(1, task.batch.target[:, None]).sum()
 
 
-def _slope_of_maps(task: Problem) -> tuple[Tensor, Tensor]:
+def _slope_of_maps(surrogate: Surrogate, task: Problem) -> tuple[Tensor, Tensor]:
     """The input gradient g, and v = dD/dg: the attack gradient is the Hessian's product with v."""
     point = task.point.detach().requires_grad_()
-    (g,) = torch.autograd.grad(_logits(task, point), point)
+    (g,) = torch.autograd.grad(_logits(surrogate, task, point), point)
     g.requires_grad_()
     maps = normalise_maps(reduce_channels(g, "abs_sum"), "l1")
     (v,) = torch.autograd.grad(task.objective.dissimilarity(task.batch.clean, maps).sum(), g)
@@ -67,23 +69,23 @@ def _slope_of_maps(task: Problem) -> tuple[Tensor, Tensor]:
 
 
 def _forward_over_reverse(task: Problem) -> Tensor:
-    with task.model.smoothed(BETA, fast=False):
-        _, v = _slope_of_maps(task)
-        slope = torch.func.grad(lambda point: _logits(task, point))
+    with task.surrogate(fast=False) as surrogate:
+        _, v = _slope_of_maps(surrogate, task)
+        slope = torch.func.grad(lambda point: _logits(surrogate, task, point))
         _, product = torch.func.jvp(slope, (task.point,), (v,))
         return product.detach()
 
 
 def _differences(task: Problem) -> Tensor:
     """Central difference of the gradient along v, image by image of unit length."""
-    with task.model.smoothed(BETA, fast=False):
-        _, v = _slope_of_maps(task)
+    with task.surrogate(fast=False) as surrogate:
+        _, v = _slope_of_maps(surrogate, task)
         length = v.flatten(1).norm(dim=1)[:, None, None, None]
         step = 1e-2 * v / length
         ends = []
         for sign in (1, -1):
             point = (task.point + sign * step).detach().requires_grad_()
-            ends.append(torch.autograd.grad(_logits(task, point), point)[0])
+            ends.append(torch.autograd.grad(_logits(surrogate, task, point), point)[0])
         return (ends[0] - ends[1]) / 2e-2 * length
 
 
@@ -140,14 +142,15 @@ def test_step(
 @pytest.mark.parametrize(("arch", "width"), [("vgg16", 0.25), ("resnet18", 0.25)])
 def test_compiled_step(benchmark: BenchmarkFixture, arch: str, width: float, scale: Scale) -> None:
     task = _task("upi", arch, width, 64, scale)
-    rise = CompiledRise(backend="eager" if scale.smoke else "inductor")
+    function = CompiledGradient(backend="eager" if scale.smoke else "inductor")
 
     def run() -> Tensor:
-        with task.model.smoothed(BETA):
-            return gradients(task.model, task.objective, task.batch, task.point, where="", step=rise).gradient
+        with task.surrogate() as surrogate:
+            found = gradients(surrogate, task.objective, task.batch, task.point, where="", function=function)
+            return found.gradient
 
     run()
-    assert rise.graph is not None
+    assert function.graph is not None
     facts = {"table": "step", "arch": arch, "width": width, "batch": 64, "method": "upi, compiled"}
     strict = _task("unit, folded", arch, width, 64, scale)
     found = timed(benchmark, run, rounds=scale.rounds(9), device=scale.device, beside=strict.unit, **facts)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -21,11 +22,11 @@ import upi
 from benchmarks.common import Scale, timed
 from benchmarks.digits import EPS, NETWORKS, classifier, parts, strength
 from upi.attacks.base import default_sigma
-from upi.attacks.support.ascent import Rule, Slope, ascend
-from upi.attacks.support.batches import endless_batches
+from upi.attacks.support.ascent import Ascent, Rule, ascend
 from upi.attacks.support.objective import MapChange
-from upi.attacks.support.universal import UniversalSlope
+from upi.attacks.support.universal import MinibatchObjective
 from upi.core.seeding import generator
+from upi.data.batches import endless_batches
 
 BATCH = 32
 LENGTHS = (5, 10, 15, 20, 30, 40, 60, 80, 120, 200)
@@ -46,15 +47,16 @@ def plain_ascent(attack: upi.UPIGrad, size: float, marks: Sequence[int]) -> dict
     objective = MapChange(attack.map, attack.change)
     loader = parts()["fit"].batches(BATCH)
     found: dict[int, Tensor] = {}
-    with attack.fitting(loader, attack.beta("auto"), objective) as (model, first):
-        stream = endless_batches(model, objective, loader, correct_only=attack.paper)
+    with attack.fitting(loader, attack.beta("auto"), objective) as (surrogate, first):
+        explain = partial(objective.clean, surrogate)
+        stream = endless_batches(attack.classifier, explain, loader, correct_only=attack.paper)
         sigma = default_sigma(attack.ball, first[0].numel(), 0.1)
-        slope = UniversalSlope(model, objective, stream, sigma, attack.seed)
+        mean = MinibatchObjective(surrogate, objective, stream, sigma, attack.seed)
 
-        def watched(delta: Tensor, step: int) -> Slope:
+        def watched(delta: Tensor, step: int) -> Ascent:
             if step in marks:
                 found[step] = delta[0].clone()
-            return slope(delta, step)
+            return mean(delta, step)
 
         start = attack.ball.sample((1, *first.shape[1:]), generator(attack.seed, "start"))
         last = ascend(watched, start, attack.ball, Constant(max(marks), size, 0.0))

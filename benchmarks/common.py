@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,10 +21,12 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 import upi
-from upi.attacks.support.objective import Gradients, MapChange, gradients
-from upi.core.types import Batch
+from upi.attacks.support.gradients import Gradients, gradients
+from upi.attacks.support.objective import MapChange, explained_batch
+from upi.data.batches import Batch
 from upi.data.shape import Shape
 from upi.models.nets import NETS
+from upi.network.surrogate import Surrogate
 
 BETA = 20.0
 
@@ -67,15 +70,21 @@ class Problem:
     batch: Batch
     point: Tensor
 
+    @contextmanager
+    def surrogate(self, *, fast: bool = True) -> Iterator[Surrogate]:
+        """The softplus network, frozen meanwhile, so that what can be folded is found once."""
+        with self.model.frozen():
+            yield self.model.surrogate(BETA, fast=fast)
+
     def unit(self) -> Tensor:
         """A plain saliency pass through the softplus network; maps (N, H, W)."""
-        with self.model.smoothed(BETA, fast=False):
-            return upi.saliency.explain(self.objective.saliency, self.model, self.point, self.batch.target)
+        with self.surrogate(fast=False) as surrogate:
+            return upi.saliency.explain(self.objective.saliency, surrogate, self.point, self.batch.target)
 
     def step(self, *, fast: bool = True) -> Gradients:
         """The attack gradient with the clean maps known."""
-        with self.model.smoothed(BETA, fast=fast):
-            return gradients(self.model, self.objective, self.batch, self.point, where="benchmark")
+        with self.surrogate(fast=fast) as surrogate:
+            return gradients(surrogate, self.objective, self.batch, self.point, where="benchmark")
 
 
 def problem(
@@ -89,8 +98,8 @@ def problem(
     """The step on images ``x``; with ``folded`` the network's batch norms are folded beforehand."""
     model = upi.Classifier(fuse(net) if folded else net)
     objective = MapChange(saliency or upi.saliency.Gradient(), upi.dissimilarity.relative_l2, price)
-    with model.smoothed(BETA, fast=False):
-        batch = objective.batch(model, x, model.predict(x))
+    with model.frozen():
+        batch = explained_batch(objective, model.surrogate(BETA, fast=False), x, model.predict(x))
     noise = 0.05 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
     return Problem(model, objective, batch, x + noise.to(x))
 

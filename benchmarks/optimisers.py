@@ -23,7 +23,7 @@ half the range over seeds.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -34,12 +34,12 @@ from torch import Tensor
 import upi
 from benchmarks.panel import MEMBERS, Member, Record, records
 from upi.attacks.base import default_sigma
-from upi.attacks.support.ascent import Rule, Slope, ascend
-from upi.attacks.support.batches import endless_batches
-from upi.attacks.support.objective import MapChange, gradients
+from upi.attacks.support.ascent import Ascent, Rule, ascend
+from upi.attacks.support.gradients import gradients
+from upi.attacks.support.objective import MapChange
 from upi.attacks.support.selection import Selection
 from upi.core.seeding import generator, normal_like
-from upi.core.types import Batch
+from upi.data.batches import Batch, endless_batches
 from upi.perturbation.ball import Ball
 from upi.perturbation.pattern import Perturbation, as_perturbation, in_box
 
@@ -62,11 +62,13 @@ class Job:
         self.objective = MapChange(attack.map, attack.change, PRICE)
         self.shape = (1, *self.member.fit.images.shape[1:])
         self.sigma = default_sigma(self.ball, self.member.fit.images[0].numel(), 0.1)
-        self.stream = self._stream()
+        self.look_through(self.beta)
 
-    def _stream(self) -> Iterator[Batch]:
-        loader = self.member.fit.batches(self.batch)
-        return endless_batches(self.member.model, self.objective, loader)
+    def look_through(self, beta: float) -> None:
+        """From here on take the surrogate of this sharpness, and the clean maps anew as it sees them."""
+        self.beta, self.surrogate = beta, self.member.model.surrogate(beta)
+        explain = partial(self.objective.clean, self.surrogate)
+        self.stream = endless_batches(self.member.model, explain, self.member.fit.batches(self.batch))
 
     def start(self, draw: int = 0) -> Tensor:
         return self.ball.sample(self.shape, generator(self.seed, "start", draw))
@@ -77,12 +79,12 @@ class Job:
         """Rows (N, C, H, W) of the attack gradient at clip(x + move + delta + Z), and the values."""
         noise = self.sigma * normal_like(batch.x, generator(self.seed, "smoothing", step, 0))
         point = batch.x + move + delta + noise
-        with self.member.model.smoothed(self.beta):
-            here = gradients(self.member.model, self.objective, batch, in_box(point), where="fit")
+        with self.member.model.frozen():
+            here = gradients(self.surrogate, self.objective, batch, in_box(point), where="fit")
         return here.gradient * ((point >= 0) & (point <= 1)), here.values
 
     def next(self) -> Batch:
-        with self.member.model.smoothed(self.beta):
+        with self.member.model.frozen():
             return next(self.stream)
 
 
@@ -100,60 +102,60 @@ def upi_grad(member: Member, seed: int) -> Perturbation:
 
 
 def _ascent(
-    job: Job, steps: int, slope: Callable[[Tensor, int], Slope], start: Tensor | None = None
+    job: Job, steps: int, objective: Callable[[Tensor, int], Ascent], start: Tensor | None = None
 ) -> Tensor:
     rule = Rule(steps, 2.0, 0.5)
-    return ascend(slope, job.start() if start is None else start, job.ball, rule).delta
+    return ascend(objective, job.start() if start is None else start, job.ball, rule).delta
 
 
 def sga(member: Member, seed: int) -> Perturbation:
     inner, small = 4, max(1, member.batch // 4)
     job = Job(member, seed, small)
 
-    def slope(delta: Tensor, step: int) -> Slope:
+    def objective(delta: Tensor, step: int) -> Ascent:
         copy, total, value = delta, torch.zeros_like(delta), 0.0
         for number in range(inner):
             rows, values = job.gradient(copy, step * inner + number, job.next())
             unit = _unit(rows.mean(0, keepdim=True))
             total, value = total + unit, float(values.mean())
             copy = job.ball.project(copy + 0.25 * job.ball.eps * unit)
-        return Slope(value, total)
+        return Ascent(value, total)
 
-    return as_perturbation(_ascent(job, member.steps, slope), job.ball, {})
+    return as_perturbation(_ascent(job, member.steps, objective), job.ball, {})
 
 
 def dynamic_data(member: Member, seed: int) -> Perturbation:
     job = Job(member, seed, member.batch)
 
-    def slope(delta: Tensor, step: int) -> Slope:
+    def objective(delta: Tensor, step: int) -> Ascent:
         batch = job.next()
         rows, _ = job.gradient(delta, step, batch)
         size = rows.flatten(1).norm(dim=1).clamp_min(1e-30)[:, None, None, None]
         rows, values = job.gradient(delta, step, batch, move=-0.1 * job.ball.eps * rows / size)
-        return Slope(float(values.mean()), rows.mean(0, keepdim=True))
+        return Ascent(float(values.mean()), rows.mean(0, keepdim=True))
 
-    return as_perturbation(_ascent(job, member.steps // 2, slope), job.ball, {})
+    return as_perturbation(_ascent(job, member.steps // 2, objective), job.ball, {})
 
 
 def sharpness_aware(member: Member, seed: int) -> Perturbation:
     job = Job(member, seed, member.batch)
 
-    def slope(delta: Tensor, step: int) -> Slope:
+    def objective(delta: Tensor, step: int) -> Ascent:
         batch = job.next()
         rows, _ = job.gradient(delta, step, batch)
         against = delta - 0.1 * job.ball.eps * _unit(rows.mean(0, keepdim=True))
         rows, values = job.gradient(against, step, batch)
-        return Slope(float(values.mean()), rows.mean(0, keepdim=True))
+        return Ascent(float(values.mean()), rows.mean(0, keepdim=True))
 
-    return as_perturbation(_ascent(job, member.steps // 2, slope), job.ball, {})
+    return as_perturbation(_ascent(job, member.steps // 2, objective), job.ball, {})
 
 
-def _plain(job: Job) -> Callable[[Tensor, int], Slope]:
-    def slope(delta: Tensor, step: int) -> Slope:
+def _plain(job: Job) -> Callable[[Tensor, int], Ascent]:
+    def objective(delta: Tensor, step: int) -> Ascent:
         rows, values = job.gradient(delta, step, job.next())
-        return Slope(float(values.mean()), rows.mean(0, keepdim=True))
+        return Ascent(float(values.mean()), rows.mean(0, keepdim=True))
 
-    return slope
+    return objective
 
 
 def starts(member: Member, seed: int) -> Perturbation:
@@ -169,13 +171,13 @@ def annealed(member: Member, seed: int) -> Perturbation:
     plain = _plain(job)
     levels = np.geomspace(5, 80, 8)
 
-    def slope(delta: Tensor, step: int) -> Slope:
+    def objective(delta: Tensor, step: int) -> Ascent:
         level = float(levels[min(len(levels) - 1, step * len(levels) // member.steps)])
-        if level != job.beta:  # clean maps of another surrogate
-            job.beta, job.stream = level, job._stream()
+        if level != job.beta:
+            job.look_through(level)
         return plain(delta, step)
 
-    return as_perturbation(_ascent(job, member.steps, slope), job.ball, {})
+    return as_perturbation(_ascent(job, member.steps, objective), job.ball, {})
 
 
 OPTIMISERS: dict[str, Callable[[Member, int], Perturbation]] = {

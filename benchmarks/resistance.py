@@ -23,7 +23,7 @@ import torch.nn.functional as F
 import upi
 from upi.attacks.base import default_sigma
 from upi.attacks.support.objective import MapChange
-from upi.attacks.support.rows import GradientRows, RowPlan, Source
+from upi.attacks.support.rows import ExplainedImages, GradientRows, RowPlan
 from upi.core.types import Perturber
 from upi.datasets.splits import load_parts
 from upi.evaluation import Row
@@ -146,9 +146,10 @@ def power_steps(bench: Bench) -> None:
     """Share of sigma_1^2 that the stochastic power method captures, by first step."""
     attack = upi.UPIPCA(bench.model, eps=bench.eps, clip=True, draws=1)
     loader, objective = bench.fit.first(400).batches(32), MapChange(attack.map, attack.change)
-    with attack.fitting(loader, attack.beta("auto"), objective) as (model, first):
+    with attack.fitting(loader, attack.beta("auto"), objective) as (surrogate, first):
         plan = RowPlan(attack.deviation(first[0].numel()), 1, 0, True)
-        rows = GradientRows(Source(model, objective, loader), rows="gradient", plan=plan)
+        images = ExplainedImages(surrogate, objective, loader)
+        rows = GradientRows(images, rows="gradient", plan=plan)
         matrix = torch.cat(list(rows.blocks()))
     norms, operator = matrix.norm(dim=1), MatrixRows(matrix, batch_size=32)
     top = float(gram(operator, components=1).values[0])

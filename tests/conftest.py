@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import upi
-from upi.core.types import Batch
+from upi.data.batches import Batch
 
 Batches = list[tuple[Tensor, Tensor]]
 torch.set_num_threads(1)  # small tensors; threads only get in each other's way

@@ -15,10 +15,10 @@ import upi
 from tests.conftest import Batches, convolutional, images
 from upi.attacks.base import Attack
 from upi.attacks.support.ascent import Rule
-from upi.attacks.support.batches import endless_batches
 from upi.attacks.support.objective import MapChange
-from upi.attacks.support.universal import UniversalSlope
+from upi.attacks.support.universal import MinibatchObjective
 from upi.core.errors import ConfigError, DataError, ModelError, NonFiniteError, ZeroGradientError
+from upi.data.batches import endless_batches
 from upi.perturbation.pattern import Perturbation
 
 FITTED: dict[str, Callable[..., Attack]] = {
@@ -329,8 +329,9 @@ def test_box_aware_gradients_are_zero_where_clipping_stops_the_perturbation() ->
     delta = torch.full((1, 1, 8, 8), -0.05)
 
     def gradient(clip: bool) -> Tensor:
-        stream = endless_batches(model, objective, [x])
-        return UniversalSlope(model, objective, stream, 0.0, 0, clip)(delta, 0).gradient
+        plain = model.surrogate(None)
+        stream = endless_batches(model, partial(objective.clean, plain), [x])
+        return MinibatchObjective(plain, objective, stream, 0.0, 0, clip)(delta, 0).gradient
 
     assert (gradient(True)[:, :, 0] == 0).all()
     assert (gradient(True)[:, :, 1:] != 0).all()

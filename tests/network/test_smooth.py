@@ -76,10 +76,8 @@ def test_piecewise_linear_activations_become_softplus_and_nothing_else_changes(
 def test_large_beta_gives_back_the_network() -> None:
     net = Functional()
     model, x = upi.Classifier(net), images(4)
-    with model.smoothed(1e6):
-        torch.testing.assert_close(model(x), net(x), rtol=1e-4, atol=1e-5)
-    with model.smoothed(1.0):
-        assert (model(x) - net(x)).abs().max() > 1e-3
+    torch.testing.assert_close(model.surrogate(1e6)(x), net(x), rtol=1e-4, atol=1e-5)
+    assert (model.surrogate(1.0)(x) - net(x)).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -89,63 +87,57 @@ def test_everything_is_restored_also_after_an_exception(fails: bool) -> None:
     before, calls = net(x), (F.relu, torch.relu, Tensor.relu_)
     modules = [type(module) for module in net.modules()]
     if fails:
-        with pytest.raises(RuntimeError), model.smoothed(1.0):
-            model(x[:, :, :3])
+        with pytest.raises(RuntimeError):
+            model.surrogate(1.0)(x[:, :, :3])
     else:
-        with model.smoothed(1.0), model.smoothed(2.0):
-            model(x)
+        model.surrogate(1.0)(x)
     assert torch.equal(model(x), before)
     assert (F.relu, torch.relu, Tensor.relu_) == calls
     assert [type(module) for module in net.modules()] == modules
 
 
-def test_predictions_come_from_the_network_itself_inside_the_context(relu_net: nn.Module) -> None:
-    model, x = upi.Classifier(relu_net), images(32)
-    with model.smoothed(0.05):
-        assert not torch.equal(model(x).argmax(1), model.predict(x))
-        assert torch.equal(model.predict(x), relu_net(x).argmax(1))
-
-
 def test_clamps_outside_the_network_are_left_alone(relu_net: nn.Module) -> None:
-    with upi.Classifier(relu_net).smoothed(1.0):
-        assert torch.tensor(-1.0).clamp(min=0) == 0
+    x = images(2)
+    expected = torch.tensor(-1.0).clamp(min=0)
+
+    def clamped(model: upi.core.types.Network, x: Tensor, target: Tensor) -> Tensor:
+        model(x)
+        return torch.full_like(x[:, 0], -1.0).clamp(min=0)
+
+    assert bool((clamped(upi.Classifier(relu_net).surrogate(1.0), x, x) == expected).all())
 
 
-def test_the_second_derivative_of_a_relu_network_exists_only_inside(relu_net: nn.Module) -> None:
+def test_the_second_derivative_of_a_relu_network_is_the_surrogates(relu_net: nn.Module) -> None:
     model, x = upi.Classifier(relu_net), images(2)
     target = model.predict(x)
 
-    def second() -> Tensor:
+    def second(looked_through: upi.core.types.Network) -> Tensor:
         point = x.clone().requires_grad_()
-        maps = upi.saliency.Gradient()(model, point, target)
+        maps = upi.saliency.Gradient()(looked_through, point, target)
         (result,) = torch.autograd.grad(maps.square().sum(), point)
         return result
 
-    assert second().abs().max() == 0
-    with model.smoothed(10.0):
-        assert second().abs().max() > 0
+    assert second(model).abs().max() == 0
+    assert second(model.surrogate(10.0)).abs().max() > 0
+    assert second(model).abs().max() == 0
 
 
-def test_attention_can_be_differentiated_twice_inside() -> None:
+def test_attention_can_be_differentiated_twice_through_the_surrogate() -> None:
     class Attention(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             rows = x[:, 0, None]
             return F.scaled_dot_product_attention(rows, rows, rows).sum((1, 2))
 
     model, point = upi.Classifier(Attention()), images(2).requires_grad_()
-    with model.smoothed(None):
-        maps = upi.saliency.Gradient()(model, point, torch.tensor([0, 1]))
+    maps = upi.saliency.Gradient()(model.surrogate(None), point, torch.tensor([0, 1]))
     (second,) = torch.autograd.grad(maps.square().sum(), point)
     assert second.abs().max() > 0
 
 
 @pytest.mark.parametrize("beta", [0.0, -1.0, float("nan")])
 def test_sharpness_must_be_positive(relu_net: nn.Module, beta: float) -> None:
-    with (
-        pytest.raises(ConfigError, match="sharpness must be above 0"),
-        upi.Classifier(relu_net).smoothed(beta),
-    ):
-        pass
+    with pytest.raises(ConfigError, match="sharpness must be above 0"):
+        upi.Classifier(relu_net).surrogate(beta)
 
 
 @pytest.mark.parametrize(

@@ -18,13 +18,15 @@ from torch import Tensor, nn
 from upi import dissimilarity as dissimilarities
 from upi import saliency as maps
 from upi.attacks.support.ascent import Rule
-from upi.attacks.support.compiled import MODES, CompiledRise
-from upi.attacks.support.gradient_check import trusted
-from upi.attacks.support.objective import Objective, Rise, rise
+from upi.attacks.support.compiled import MODES, CompiledGradient
+from upi.attacks.support.gradient_check import fast_derivatives_agree
+from upi.attacks.support.gradients import GradientFunction, attack_gradient
+from upi.attacks.support.objective import Objective
 from upi.core.errors import ConfigError, ModelError, unknown_name
 from upi.core.types import Dissimilarity, Loader, Perturber, Progress, SaliencyMap
 from upi.data.images import samples
 from upi.network.classifier import Classifier
+from upi.network.surrogate import Surrogate
 from upi.perturbation.ball import Ball
 from upi.perturbation.subspace import Subspace
 
@@ -141,18 +143,17 @@ class Attack(ABC):
     @contextmanager
     def fitting(
         self, loader: Loader, beta: float | None, objective: Objective | None
-    ) -> Iterator[tuple[Classifier, Tensor]]:
-        """The frozen model under its surrogate, and the first images, both checked.
+    ) -> Iterator[tuple[Surrogate, Tensor]]:
+        """The surrogate to fit on, of the frozen network, and the first images, both checked.
 
         Without an objective nothing will be differentiated twice.
         """
-        model = self.classifier
-        with model.frozen():
-            first = model.place(next(samples(loader)).x)
-            require_deterministic(model, first[:8])
-            quick = objective is not None and trusted(model, objective, first, beta)
-            with model.smoothed(beta, fast=quick):
-                yield model, first
+        network = self.classifier
+        with network.frozen():
+            first = network.place(next(samples(loader)).x)
+            require_deterministic(network, first[:8])
+            fast = objective is not None and fast_derivatives_agree(network, objective, first, beta)
+            yield network.surrogate(beta, fast=fast), first
 
     def record(self, **evidence: Any) -> dict[str, Any]:
         """Provenance: every option, the model's fingerprint, versions, and the evidence."""
@@ -188,7 +189,7 @@ class IterativeAttack(Attack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _ = self.rule, self.rise
+        _ = self.rule, self.gradient_function
 
     @property
     def rule(self) -> Rule:
@@ -196,18 +197,18 @@ class IterativeAttack(Attack):
         return Rule(self.steps, self.step_size, self.momentum)
 
     @property
-    def rise(self) -> Rise:
+    def gradient_function(self) -> GradientFunction:
         """How one batch's gradients are computed: plain, or compiled, anew where the network changed."""
-        return rise if self._compiled is None else self._compiled.again()
+        return attack_gradient if self._compiled is None else self._compiled.again()
 
     @cached_property
-    def _compiled(self) -> CompiledRise | None:
+    def _compiled(self) -> CompiledGradient | None:
         if self.compile is False:
             return None
         mode = "default" if self.compile is True else self.compile
         if mode not in MODES:
             raise unknown_name("compile mode", str(mode), MODES)
-        return CompiledRise(mode)
+        return CompiledGradient(mode)
 
 
 def default_sigma(ball: Ball, dim: int, share: float) -> float:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from upi.attacks.base import IterativeAttack
-from upi.attacks.support.batches import endless_batches
 from upi.attacks.support.objective import PredictionChange
-from upi.attacks.support.universal import UniversalSlope, raise_shared
+from upi.attacks.support.universal import MinibatchObjective, raise_shared
 from upi.core.types import Loader, Progress
+from upi.data.batches import endless_batches
 from upi.data.images import replayable
 from upi.perturbation.pattern import Perturbation, as_perturbation
 
@@ -39,8 +40,13 @@ class ClassUAP(IterativeAttack):
         """
         loader = replayable(loader)
         objective = PredictionChange(self.ceiling)
-        with self.fitting(loader, None, objective) as (model, first):
-            stream = endless_batches(model, objective, loader, correct_only=self.paper, steps=self.steps)
-            slope = UniversalSlope(model, objective, stream, 0.0, self.seed, rise=self.rise)
-            result = raise_shared(slope, self.ball, self.rule, tuple(first.shape[1:]), progress=progress)
+        with self.fitting(loader, None, objective) as (network, first):
+            explain = partial(objective.clean, network)
+            stream = endless_batches(
+                self.classifier, explain, loader, correct_only=self.paper, steps=self.steps
+            )
+            mean = MinibatchObjective(
+                network, objective, stream, 0.0, self.seed, function=self.gradient_function
+            )
+            result = raise_shared(mean, self.ball, self.rule, tuple(first.shape[1:]), progress=progress)
         return as_perturbation(result.delta, self.ball, self.record(history=list(result.history)))

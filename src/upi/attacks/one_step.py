@@ -9,7 +9,8 @@ from torch import Tensor
 
 from upi import saliency as maps
 from upi.attacks.base import Attack
-from upi.attacks.support.objective import MapChange, gradients, require_gradient
+from upi.attacks.support.gradients import gradients, require_gradient
+from upi.attacks.support.objective import MapChange, explained_batch
 from upi.core.errors import ConfigError
 from upi.core.seeding import generator
 from upi.core.types import Loader, Progress, SaliencyMap
@@ -71,14 +72,14 @@ class OneStepAttack(Attack):
             NonFiniteError: The step gave NaN or infinity.
         """
         check_images(x)
-        model, objective = self.classifier, MapChange(self._softmax_map(), distance)
-        with model.frozen():
-            placed = model.place(x)
-            with model.smoothed(None, fast=False):  # one step of a network with kinks: as published
-                batch = objective.batch(model, placed, target.to(placed.device))
-                noise = torch.randn(x.shape, generator=generator(self.seed, "one-step")).to(placed)
-                start = START * noise / torch.linalg.vector_norm(noise.flatten(1), dim=1)[:, None, None, None]
-                here = gradients(model, objective, batch, placed + start, where="one step")
+        network, objective = self.classifier, MapChange(self._softmax_map(), distance)
+        kinked = network.surrogate(None, fast=False)  # one step of a network with kinks: as published
+        with network.frozen():
+            placed = network.place(x)
+            batch = explained_batch(objective, kinked, placed, target.to(placed.device))
+            noise = torch.randn(x.shape, generator=generator(self.seed, "one-step")).to(placed)
+            start = START * noise / torch.linalg.vector_norm(noise.flatten(1), dim=1)[:, None, None, None]
+            here = gradients(kinked, objective, batch, placed + start, where="one step")
         require_gradient(here.gradient, where="one step")
         moved = placed + self.sign * self.ball.extreme(start + here.gradient)
         return (in_box(moved) if self.in_box else moved).to(x)

@@ -8,13 +8,15 @@ import torch
 from torch import Tensor
 
 from upi.attacks.base import SURROGATE_BETA, IterativeAttack, check_price
-from upi.attacks.support.ascent import Slope, ascend
-from upi.attacks.support.gradient_check import trusted
-from upi.attacks.support.objective import MapChange, gradients, require_gradient
+from upi.attacks.support.ascent import Ascent, ascend
+from upi.attacks.support.gradient_check import fast_derivatives_agree
+from upi.attacks.support.gradients import gradients, require_gradient
+from upi.attacks.support.objective import MapChange, explained_batch
 from upi.core.errors import ConfigError
 from upi.core.seeding import generator
-from upi.core.types import Batch, Loader, Progress
+from upi.core.types import Loader, Progress
 from upi.data.images import check_images
+from upi.network.surrogate import Surrogate
 from upi.perturbation.pattern import in_box
 
 
@@ -73,53 +75,50 @@ class PerImageAttack(IterativeAttack):
             NonFiniteError: A step gave NaN or infinity.
         """
         check_images(x)
-        model, objective = self.classifier, MapChange(self.map, self.change, self.prediction_price)
-        with model.frozen():
-            placed = model.place(x)
-            target = target.to(placed.device)
-            original = objective.batch(model, placed, target)
+        network, objective = self.classifier, MapChange(self.map, self.change, self.prediction_price)
+        with network.frozen():
+            placed = network.place(x)
             beta = self.beta(self.surrogate)
-            quick = trusted(model, objective, placed, beta)
-            with model.smoothed(beta, fast=quick):
-                smooth = objective.batch(model, placed, target)
-            search = _Search(self, objective, original, smooth, quick)
+            fast = fast_derivatives_agree(network, objective, placed, beta)
+            surrogate = network.surrogate(beta, fast=fast)
+            search = _Search(self, objective, surrogate, placed, target.to(placed.device))
             start = self.ball.sample(tuple(x.shape), generator(self.seed, "per-image"))
-            final = ascend(search, model.place(start), self.ball, self.rule).delta
+            final = ascend(search, network.place(start), self.ball, self.rule).delta
             search.keep(final)
         return in_box(placed + search.best).to(x)
 
 
 class _Search:
-    """The slope of all images at once, remembering the best perturbation of each."""
+    """All images at once: raised on the surrogate, the best perturbation of each kept by the network."""
 
     def __init__(
-        self, attack: PerImageAttack, objective: MapChange, original: Batch, smooth: Batch, quick: bool
+        self, attack: PerImageAttack, objective: MapChange, surrogate: Surrogate, x: Tensor, target: Tensor
     ) -> None:
-        self.attack, self.objective, self.quick, self.rise = attack, objective, quick, attack.rise
-        self.original, self.smooth = original, smooth
-        self.best = torch.zeros_like(original.x)
-        self.value = torch.full(
-            (len(original),), -torch.inf, dtype=original.x.dtype, device=original.x.device
-        )
+        self.attack, self.objective = attack, objective
+        self.network, self.surrogate = attack.classifier, surrogate
+        self.own = explained_batch(objective, self.network, x, target)
+        self.smooth = explained_batch(objective, surrogate, x, target)
+        self.function = attack.gradient_function
+        self.best = torch.zeros_like(x)
+        self.value = torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
         half = attack.steps // 2
         self.every = max(1, (attack.steps - half) // attack.checks)
 
-    def __call__(self, delta: Tensor, step: int) -> Slope:
-        model, where = self.attack.classifier, f"per-image step {step}"
-        point = in_box(self.smooth.x + delta)
-        with model.smoothed(self.attack.beta(self.attack.surrogate), fast=self.quick):
-            here = gradients(model, self.objective, self.smooth, point, where=where, step=self.rise)
+    def __call__(self, delta: Tensor, step: int) -> Ascent:
+        where, point = f"per-image step {step}", in_box(self.smooth.x + delta)
+        here = gradients(
+            self.surrogate, self.objective, self.smooth, point, where=where, function=self.function
+        )
         if step == 0:
             require_gradient(here.gradient, where=where)
         left = self.attack.steps - step
         if left <= self.attack.steps // 2 and left % self.every == 0:
             self.keep(delta)
-        return Slope(float(here.values.mean()), here.gradient)
+        return Ascent(float(here.values.mean()), here.gradient)
 
     def keep(self, delta: Tensor) -> None:
         """Compare ``delta`` on the network itself, and remember it where it is better."""
-        point = in_box(self.original.x + delta)
-        value = self.objective.worth(self.attack.classifier, self.original, point)
+        value = self.objective.measured(self.network, self.own, in_box(self.own.x + delta))
         better = value > self.value
         self.value = torch.where(better, value, self.value)
         self.best = torch.where(better[:, None, None, None], delta, self.best)

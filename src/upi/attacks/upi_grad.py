@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
 from upi.attacks.base import IterativeAttack, check_price, check_sigma, default_sigma
-from upi.attacks.support.batches import endless_batches
-from upi.attacks.support.objective import MapChange, gradients, require_gradient
-from upi.attacks.support.universal import UniversalSlope, raise_shared
+from upi.attacks.support.gradients import gradients, require_gradient
+from upi.attacks.support.objective import MapChange, explained_batch
+from upi.attacks.support.universal import MinibatchObjective, raise_shared
 from upi.core.errors import ConfigError
 from upi.core.seeding import generator
 from upi.core.types import Loader, Progress
+from upi.data.batches import endless_batches
 from upi.data.images import replayable
-from upi.network.classifier import Classifier
+from upi.network.surrogate import Surrogate
 from upi.perturbation.pattern import Perturbation, as_perturbation
 from upi.perturbation.subspace import Subspace
 
@@ -78,25 +80,33 @@ class UPIGrad(IterativeAttack):
         """
         loader = replayable(loader)
         objective = MapChange(self.map, self.change, self.prediction_price)
-        with self.fitting(loader, self.beta(self.surrogate), objective) as (model, first):
+        with self.fitting(loader, self.beta(self.surrogate), objective) as (surrogate, first):
             dim = first[0].numel()
             sigma = default_sigma(self.ball, dim, 0.1) if self.sigma is None else float(self.sigma)
-            stream = endless_batches(model, objective, loader, correct_only=self.paper, steps=self.steps)
+            stream = endless_batches(
+                self.classifier,
+                partial(objective.clean, surrogate),
+                loader,
+                correct_only=self.paper,
+                steps=self.steps,
+            )
             if self.prediction_price:
-                self._probe(model, first)
-            slope = UniversalSlope(model, objective, stream, sigma, self.seed, self.clip, self.rise)
+                self._probe(surrogate, first)
+            mean = MinibatchObjective(
+                surrogate, objective, stream, sigma, self.seed, self.clip, self.gradient_function
+            )
             inside = None if self.subspace is None else self.subspace.project
             result = raise_shared(
-                slope, self.ball, self.rule, tuple(first.shape[1:]), progress=progress, inside=inside
+                mean, self.ball, self.rule, tuple(first.shape[1:]), progress=progress, inside=inside
             )
         return as_perturbation(
             result.delta, self.ball, self.record(sigma=sigma, history=list(result.history))
         )
 
-    def _probe(self, model: Classifier, x: Tensor) -> None:
+    def _probe(self, surrogate: Surrogate, x: Tensor) -> None:
         """Refuse a map without attack gradient, which the price's own gradient would hide."""
-        objective, target = MapChange(self.map, self.change), model.predict(x)
-        batch = objective.batch(model, x, target)
+        objective = MapChange(self.map, self.change)
+        batch = explained_batch(objective, surrogate, x, self.classifier.predict(x))
         shift = self.ball.sample((1, *x.shape[1:]), generator(self.seed, "start"))
-        here = gradients(model, objective, batch, x + model.place(shift), where="probe")
+        here = gradients(surrogate, objective, batch, x + surrogate.place(shift), where="probe")
         require_gradient(here.gradient, where="probe")

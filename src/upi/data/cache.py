@@ -16,13 +16,13 @@ from torch import Tensor
 from upi.core.types import Loader, Samples
 from upi.data.images import is_static
 
-#: Memory that may be spent on remembering, in bytes: 65,000 maps of 32 x 32, 2,600 of 224 x 224.
+#: Memory that may be spent, in bytes: 65,000 maps of 32 x 32, 2,600 of 224 x 224.
 LIMIT = 512 * 2**20
 
 Keys = Sequence[Hashable]
 
 
-class Recall:
+class ImageCache:
     """Rows of tensors by image.
 
     Args:
@@ -33,7 +33,7 @@ class Recall:
     def __init__(self, loader: Loader, *, limit: int = LIMIT) -> None:
         self.by_place = is_static(loader)
         self.left = limit
-        self.known: dict[tuple[str, Hashable], Tensor] = {}
+        self.known: dict[tuple[str, Hashable], tuple[Tensor, ...]] = {}
 
     def keys(self, sample: Samples) -> Keys:
         """One name for each image of a batch."""
@@ -42,30 +42,34 @@ class Recall:
         flat = sample.x.detach().cpu().contiguous().flatten(1).view(torch.uint8).numpy()
         return [hashlib.blake2b(row, digest_size=16).digest() for row in flat]
 
-    def rows(self, kind: str, keys: Keys, compute: Callable[[Tensor], Tensor]) -> Tensor:
-        """Rows (N, ...) of one kind.
+    def rows(
+        self, kind: str, keys: Keys, compute: Callable[[Tensor], tuple[Tensor, ...]]
+    ) -> tuple[Tensor, ...]:
+        """Tensors (N, ...) of one kind, a row for each image.
 
         Args:
             kind: What the rows are.
             keys: Names of the images.
-            compute: (positions of unknown images) to their rows, in order.
+            compute: (positions of unknown images) to their rows, in order; one or more tensors.
         """
         missing = [place for place, key in enumerate(keys) if (kind, key) not in self.known]
         if not missing:
-            return torch.stack([self.known[kind, key] for key in keys])
-        found = compute(torch.tensor(missing))
-        self._keep(kind, [keys[place] for place in missing], found)
+            return _stacked([self.known[kind, key] for key in keys])
+        computed = compute(torch.tensor(missing))
+        self._keep(kind, [keys[place] for place in missing], computed)
         if len(missing) == len(keys):
-            return found
-        new = dict(zip(missing, found, strict=True))
-        return torch.stack(
-            [new[p] if p in new else self.known[kind, key] for p, key in enumerate(keys)],
-        )
+            return computed
+        new = dict(zip(missing, zip(*computed, strict=True), strict=True))
+        return _stacked([new[p] if p in new else self.known[kind, key] for p, key in enumerate(keys)])
 
-    def _keep(self, kind: str, keys: Keys, rows: Tensor) -> None:
-        size = rows[0].numel() * rows.element_size()
-        for key, row in zip(keys, rows, strict=True):
+    def _keep(self, kind: str, keys: Keys, tensors: tuple[Tensor, ...]) -> None:
+        size = sum(rows[0].numel() * rows.element_size() for rows in tensors)
+        for number, key in enumerate(keys):
             if self.left < size:
                 return
-            self.known[kind, key] = row.clone()
+            self.known[kind, key] = tuple(rows[number].clone() for rows in tensors)
             self.left -= size
+
+
+def _stacked(images: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    return tuple(torch.stack(rows) for rows in zip(*images, strict=True))

@@ -13,6 +13,7 @@ from upi import dissimilarity as dissimilarities
 from upi import saliency as maps
 from upi.core.errors import ConfigError
 from upi.core.types import Dissimilarity, Loader, Perturber, SaliencyMap
+from upi.data.eligibility import correctly_classified, explained
 from upi.data.images import samples
 from upi.evaluation.result import Column
 from upi.network.classifier import Classifier
@@ -128,16 +129,19 @@ class _Camera:
 
     def eligible(self) -> list[tuple[int, int]]:
         """(number, label) of the correctly classified images whose map is not zero."""
-        found, seen = [], 0
+        places, seen = [], 0
         for sample in samples(self.loader):
             x = self.model.place(sample.x)
             target = self.model.predict(x)
-            label = target if sample.label is None else sample.label.to(target.device)
-            alive = maps.explain(self.map, self.model, x, target).flatten(1).ne(0).any(1)
-            for place in ((target == label) & alive).nonzero()[:, 0].tolist():
-                found.append((seen + place, int(label[place])))
+            label = target.cpu() if sample.label is None else sample.label
+            counted = explained(maps.explain(self.map, self.model, x, target))
+            correct = correctly_classified(sample, target)
+            if correct is not None:
+                counted &= correct
+            for place in counted.nonzero()[:, 0].tolist():
+                places.append((seen + place, int(label[place])))
             seen += len(x)
-        return found
+        return places
 
     def target(self, number: int) -> int:
         """The clean prediction of an image."""

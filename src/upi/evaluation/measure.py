@@ -16,12 +16,13 @@ from upi import saliency as maps
 from upi.attacks import ClassUAP, RandomPerturbation
 from upi.core.errors import DataError, ZeroGradientError
 from upi.core.types import Dissimilarity, Loader, Perturber, Progress, SaliencyMap, Samples
+from upi.data.eligibility import correctly_classified, explained
 from upi.data.images import check_finite, check_images, count_of, samples
 from upi.evaluation.controls import TINY, matched, mean_columns, noise, other_image
 from upi.evaluation.flags import Flag, model_flags
 from upi.evaluation.metrics import MAP_METRICS, realised_norm
 from upi.network.classifier import Classifier
-from upi.network.overheard import Overheard
+from upi.network.surrogate import Witness
 from upi.perturbation.ball import Ball
 from upi.perturbation.pattern import Perturbation, in_box
 
@@ -72,12 +73,14 @@ class Pass:
 
     def measure(self, x: Tensor, target: Tensor, clean: Tensor, perturbed: Tensor) -> dict[str, Tensor]:
         """Every figure of perturbed images (N, C, H, W)."""
-        network = Overheard(self.model)
-        shown = maps.explain(self.saliency, network, perturbed, target)
+        witness = Witness(self.model, perturbed)
+        shown = maps.explain(self.saliency, witness, perturbed, target)
+        with torch.no_grad():
+            predicted = witness.logits.argmax(1)
         return {
             **self.compare(clean, shown),
             "realised_norm": realised_norm(x, perturbed, self.ball),
-            "prediction_changed": (network.predict(perturbed) != target).double(),
+            "prediction_changed": (predicted != target).double(),
         }
 
     def perturb(self, name: str, perturber: Perturber, x: Tensor, target: Tensor) -> Tensor:
@@ -107,20 +110,19 @@ def _eligible(run: Pass, sample: Samples) -> tuple[Tensor, Tensor, Tensor, Tenso
     """Images, classes, clean maps and positions of the eligible images of a batch."""
     x = run.model.place(sample.x)
     target = run.model.predict(x)
-    keep = torch.ones_like(target, dtype=torch.bool)
-    if sample.label is None:
+    keep = correctly_classified(sample, target)
+    if keep is None:
         run.flag("no-labels", "The images came without labels: misclassified ones count too.")
-    else:
-        keep = target == sample.label.to(target.device)
+        keep = torch.ones_like(target, dtype=torch.bool)
     if not keep.any():
         return None
     position = keep.nonzero()[:, 0]
     x, target = x[position], target[position]
     clean = run.explain(x, target)
-    alive = clean.flatten(1).ne(0).any(1)
-    if not alive.all():
+    counted = explained(clean)
+    if not counted.all():
         run.flag("zero-map", "Some clean maps are zero everywhere; those images are left out.")
-    return (x[alive], target[alive], clean[alive], position[alive]) if alive.any() else None
+    return (x[counted], target[counted], clean[counted], position[counted]) if counted.any() else None
 
 
 def _controls(

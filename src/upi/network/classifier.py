@@ -7,15 +7,16 @@ weights nobody asked for (twice the work), and leaving the user's module changed
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
 
 from upi.core.errors import ConfigError, DataError, ModelError, UPIError
 from upi.network.kernels import Folding, find_foldable
-from upi.network.smooth import check_beta, smooth
+from upi.network.surrogate import Surrogate
 
 
 def _first_tensor(net: nn.Module) -> Tensor | None:
@@ -33,10 +34,6 @@ def _eager(net: nn.Module) -> AbstractContextManager[object]:
         torch.compiler.set_stance("force_eager") if compiled else nullcontext()
     )
     return stance
-
-
-def _as_it_is(x: Tensor) -> AbstractContextManager[None]:
-    return nullcontext()
 
 
 def _constant(values: Sequence[float] | float | None, default: float, name: str) -> Tensor:
@@ -92,7 +89,6 @@ class Classifier:
         self.fast = fast
         self._depth = 0
         self._folding: Folding | None = None  # known while frozen
-        self._around: Callable[[Tensor], AbstractContextManager[None]] = _as_it_is
 
     @classmethod
     def wrap(cls, model: Classifier | nn.Module) -> Classifier:
@@ -112,7 +108,15 @@ class Classifier:
         return (x - self.mean.to(x)) / self.std.to(x)
 
     def __call__(self, x: Tensor) -> Tensor:
-        with self.frozen(), self._around(x):
+        return self.run(x, nullcontext())
+
+    def run(self, x: Tensor, context: AbstractContextManager[None]) -> Tensor:
+        """Logits (N, K) of images (N, C, H, W), the network's forward pass inside ``context``.
+
+        Raises:
+            ModelError: They are not (N, K) with K >= 2.
+        """
+        with self.frozen(), context:
             logits = self.net(self.normalise(x))
         if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[0] != x.shape[0]:
             got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
@@ -140,12 +144,33 @@ class Classifier:
 
     @torch.no_grad()
     def predict(self, x: Tensor) -> Tensor:
-        """Classes (N,) of images (N, C, H, W), by the network itself, never by its surrogate."""
-        around, self._around = self._around, _as_it_is
-        try:
-            return self(x).argmax(1)
-        finally:
-            self._around = around
+        """Classes (N,) of images (N, C, H, W)."""
+        return self(x).argmax(1)
+
+    def surrogate(self, beta: float | None, *, fast: bool | None = None) -> Surrogate:
+        """The same network with softplus(``beta``) activations and smooth pooling, as a value beside it.
+
+        Attacks fit on the surrogate; evaluation explains the network itself.
+
+        Args:
+            beta: Sharpness, above zero; None leaves the activations alone.
+            fast: Through ``upi.network.kernels``; None as the classifier says.
+
+        Raises:
+            ConfigError: ``beta`` is not above zero.
+        """
+        return Surrogate(self, beta, fast=self.fast if fast is None else fast)
+
+    def smoothed(self, beta: float | None, *, fast: bool | None = None) -> NoReturn:
+        """Gone since version 0.2.
+
+        Raises:
+            ConfigError: Always; says what to use.
+        """
+        raise ConfigError(
+            "Classifier.smoothed(beta) changed what later calls meant; since version 0.2 explain "
+            "Classifier.surrogate(beta), a value beside the network"
+        )
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
@@ -178,30 +203,7 @@ class Classifier:
             for parameter, flag in flags:
                 parameter.requires_grad_(flag)
 
-    @contextmanager
-    def smoothed(self, beta: float | None, *, fast: bool | None = None) -> Iterator[None]:
-        """Calls inside run the softplus(``beta``) surrogate, frozen; see ``upi.network.smooth.smooth``.
-
-        Attacks fit inside this context; evaluation happens outside, on the network itself.
-
-        Args:
-            beta: Sharpness, above zero; None leaves the activations alone.
-            fast: Through ``upi.network.kernels``; None as the classifier says.
-        """
-        check_beta(beta)
-        fast = self.fast if fast is None else fast
-
-        def around(x: Tensor) -> AbstractContextManager[None]:
-            return smooth(beta, folding=self._foldable(x) if fast else None)
-
-        with self.frozen():
-            before, self._around = self._around, around
-            try:
-                yield
-            finally:
-                self._around = before
-
-    def _foldable(self, x: Tensor) -> Folding:
+    def foldable(self, x: Tensor) -> Folding:
         """What can be folded, found on the first image that is seen while frozen."""
         if self._folding is None:
             self._folding = find_foldable(lambda: self.net(self.normalise(x[:1].detach())))

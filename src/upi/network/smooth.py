@@ -214,7 +214,7 @@ def smooth(beta: float | None, *, folding: kernels.Folding | None = None) -> Ite
 
     softplus_beta(x) = log(1 + exp(beta * x)) / beta tends to relu(x) as beta grows. A clamp
     at 0 counts as a ReLU. Attention runs on its plain kernel, because the fused ones have
-    no second derivative. ``Classifier.smoothed`` enters this context around the network's
+    no second derivative. A ``Surrogate`` enters this context around the network's
     forward pass alone, so that clamps outside the network keep their meaning.
 
     Args:

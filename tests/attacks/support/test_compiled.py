@@ -14,11 +14,13 @@ from torch import Tensor, nn
 import upi
 from tests.conftest import Batches, images
 from upi.attacks.base import IterativeAttack
-from upi.attacks.support.compiled import CompiledRise, record
-from upi.attacks.support.objective import MapChange, Objective, PredictionChange, rise
+from upi.attacks.support.compiled import CompiledGradient, record
+from upi.attacks.support.gradients import attack_gradient
+from upi.attacks.support.objective import MapChange, Objective, PredictionChange, explained_batch
 from upi.core.errors import ConfigError, FallbackWarning
-from upi.core.types import Batch
+from upi.data.batches import Batch
 from upi.experiments.study import METHODS, Spec
+from upi.network.surrogate import Surrogate
 from upi.saliency import Gradient, IntegratedGradients, SmoothGrad
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -33,10 +35,13 @@ OBJECTIVES: dict[str, Objective] = {
 }
 
 
-def _problem(net: nn.Module, objective: Objective) -> tuple[upi.Classifier, Batch, Tensor]:
+def _problem(
+    net: nn.Module, objective: Objective, *, fast: bool | None = None
+) -> tuple[Surrogate, Batch, Tensor]:
     model, x = upi.Classifier(net), images(5)
     shift = 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
-    return model, objective.batch(model, x, model.predict(x)), x + shift
+    batch = explained_batch(objective, model, x, model.predict(x))
+    return model.surrogate(5.0, fast=fast), batch, x + shift
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -45,15 +50,15 @@ def test_the_recorded_step_is_the_step_on_other_images_too(
     name: str, fast: bool, relu_net: nn.Module
 ) -> None:
     objective = OBJECTIVES[name]
-    model, batch, point = _problem(relu_net, objective)
-    with model.smoothed(5.0, fast=fast):
-        step = CompiledRise(backend="eager")
+    model, batch, point = _problem(relu_net, objective, fast=fast)
+    with model.frozen():
+        step = CompiledGradient(backend="eager")
         step(model, objective, batch, point)
         assert step.graph is not None
         other = Batch(batch.x, batch.target.flip(0), batch.clean.flip(0), 0, batch.margin, batch.scale)
         found, expected = (
             step(model, objective, other, point - 0.2),
-            rise(model, objective, other, point - 0.2),
+            attack_gradient(model, objective, other, point - 0.2),
         )
     torch.testing.assert_close(found.values, expected.values)
     torch.testing.assert_close(found.gradient, expected.gradient, rtol=1e-4, atol=1e-6)
@@ -62,7 +67,7 @@ def test_the_recorded_step_is_the_step_on_other_images_too(
 def test_the_recorded_step_looks_at_no_number(relu_net: nn.Module) -> None:
     """Nothing in it stalls an accelerator: no value is read back."""
     model, batch, point = _problem(relu_net, OBJECTIVES["priced"])
-    with model.smoothed(5.0):
+    with model.frozen():
         graph = record(model, OBJECTIVES["priced"], batch, point)
     assert "_local_scalar_dense" not in str(getattr(graph, "code", ""))
     assert "conv" in str(getattr(graph, "code", ""))
@@ -71,12 +76,12 @@ def test_the_recorded_step_looks_at_no_number(relu_net: nn.Module) -> None:
 def test_batches_of_another_shape_take_the_plain_step(relu_net: nn.Module) -> None:
     objective = OBJECTIVES["gradient"]
     model, batch, point = _problem(relu_net, objective)
-    with model.smoothed(5.0):
-        step = CompiledRise(backend="eager")
+    with model.frozen():
+        step = CompiledGradient(backend="eager")
         step(model, objective, batch, point)
         keep = torch.tensor([True, False, True, False, False])
         found = step(model, objective, batch.take(keep), point[keep])
-        expected = rise(model, objective, batch.take(keep), point[keep])
+        expected = attack_gradient(model, objective, batch.take(keep), point[keep])
     torch.testing.assert_close(found.gradient, expected.gradient)
 
 
@@ -85,11 +90,14 @@ def test_batches_that_carry_other_tensors_take_the_plain_step(relu_net: nn.Modul
     objective = OBJECTIVES["priced"]
     model, batch, point = _problem(relu_net, objective)
     piece = replace(batch, scale=torch.tensor(2.0))
-    with model.smoothed(5.0):
-        step = CompiledRise(backend="eager")
+    with model.frozen():
+        step = CompiledGradient(backend="eager")
         step(model, objective, piece, point)
         assert step.graph is not None
-        found, expected = step(model, objective, batch, point), rise(model, objective, batch, point)
+        found, expected = (
+            step(model, objective, batch, point),
+            attack_gradient(model, objective, batch, point),
+        )
     torch.testing.assert_close(found.values, expected.values)
 
 
@@ -106,7 +114,7 @@ def test_several_calls_compile_once_unless_the_network_changes(monkeypatch: pyte
     layers = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 4)
     net = nn.Sequential(*layers).eval()
     attack = upi.PerImageAttack(net, eps=1.0, steps=3, compile=True)
-    attack.__dict__["_compiled"] = CompiledRise(backend="eager")
+    attack.__dict__["_compiled"] = CompiledGradient(backend="eager")
     plain = upi.PerImageAttack(net, eps=1.0, steps=3)
     target = upi.Classifier(net).predict(images(5))
     for seed, factor, expected in ((0, 1.0, 1), (1, 1.0, 1), (1, -0.5, 2)):
@@ -128,14 +136,16 @@ def test_a_compiler_that_fails_or_errs_is_left_with_one_warning(
 ) -> None:
     objective = OBJECTIVES["gradient"]
     model, batch, point = _problem(relu_net, objective)
-    with model.smoothed(5.0):
-        step = CompiledRise(backend=backend)
+    with model.frozen():
+        compiled = CompiledGradient(backend=backend)
         with pytest.warns(FallbackWarning, match=message) as caught:
-            first = step(model, objective, batch, point)
-        again = step(model, objective, batch, point)
+            first = compiled(model, objective, batch, point)
+        again = compiled(model, objective, batch, point)
     assert len([w for w in caught if w.category is FallbackWarning]) == 1
-    torch.testing.assert_close(first.gradient, rise(model, objective, batch, point).gradient, rtol=1, atol=1)
-    torch.testing.assert_close(first.gradient.shape, again.gradient.shape)
+    expected = attack_gradient(model, objective, batch, point)
+    for step in (first, again):
+        torch.testing.assert_close(step.values, expected.values)
+        torch.testing.assert_close(step.gradient, expected.gradient)
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiling for the CPU needs a C++ compiler")

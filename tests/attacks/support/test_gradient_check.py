@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import torch
@@ -13,11 +14,12 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import upi
 from tests.conftest import Batches, images
-from upi.attacks.support.batches import endless_batches, prepare
-from upi.attacks.support.gradient_check import TOLERANCE, difference, trusted
-from upi.attacks.support.objective import NODES, Gradients, MapChange, gradients, parts
+from upi.attacks.support.gradient_check import TOLERANCE, difference, fast_derivatives_agree
+from upi.attacks.support.gradients import NODES, Gradients, _parts, gradients
+from upi.attacks.support.objective import MapChange, explained_batch
 from upi.core.errors import FallbackWarning
-from upi.data.cache import Recall
+from upi.data.batches import endless_batches, prepare
+from upi.data.cache import ImageCache
 from upi.data.images import samples
 from upi.saliency import GradCAM, Gradient, IntegratedGradients, SmoothGrad
 
@@ -51,14 +53,16 @@ class Normed(nn.Module):
 def test_the_kernels_are_trusted_silently_where_they_agree(relu_net: nn.Module) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert trusted(upi.Classifier(relu_net), _objective(Gradient()), images(4), 20.0)
-        assert trusted(upi.Classifier(Normed().eval()), _objective(GradCAM()), images(4), 20.0)
-    assert not trusted(upi.Classifier(relu_net, fast=False), _objective(Gradient()), images(4), 20.0)
+        assert fast_derivatives_agree(upi.Classifier(relu_net), _objective(Gradient()), images(4), 20.0)
+        assert fast_derivatives_agree(upi.Classifier(Normed().eval()), _objective(GradCAM()), images(4), 20.0)
+    assert not fast_derivatives_agree(
+        upi.Classifier(relu_net, fast=False), _objective(Gradient()), images(4), 20.0
+    )
 
 
 def test_an_unsupported_operation_falls_back_with_one_warning(relu_net: nn.Module) -> None:
     with pytest.warns(FallbackWarning, match="fast derivatives do not work on this network") as caught:
-        assert not trusted(upi.Classifier(relu_net), _objective(_one_by_one), images(4), 20.0)
+        assert not fast_derivatives_agree(upi.Classifier(relu_net), _objective(_one_by_one), images(4), 20.0)
     assert len(caught) == 1
 
 
@@ -87,9 +91,9 @@ def test_a_gradient_that_differs_falls_back_with_one_warning() -> None:
     """What may be folded was found for another map than the one that looks inside."""
     model = upi.Classifier(Normed().eval())
     with model.frozen():
-        assert trusted(model, _objective(Gradient()), images(4), 20.0)
+        assert fast_derivatives_agree(model, _objective(Gradient()), images(4), 20.0)
         with pytest.warns(FallbackWarning, match="differs from autograd's by") as caught:
-            assert not trusted(model, _objective(_inside), images(4), 20.0)
+            assert not fast_derivatives_agree(model, _objective(_inside), images(4), 20.0)
     assert len(caught) == 1
 
 
@@ -108,8 +112,8 @@ def test_maps_of_many_passes_are_taken_in_pieces_with_the_same_gradient(
 ) -> None:
     model, x = upi.Classifier(smooth_net), images(7).double()
     objective, seen = _objective(saliency, 0.5), []
-    batch = objective.batch(model, x, model.predict(x))
-    pieces = list(parts(objective, batch, x))
+    batch = explained_batch(objective, model, x, model.predict(x))
+    pieces = list(_parts(objective, batch, x))
     assert max(len(piece) * saliency.passes for piece, _ in pieces) <= NODES
     assert len(pieces) == 4
     smooth_net.register_forward_hook(lambda module, given, out: seen.append(len(out)))
@@ -152,7 +156,7 @@ def test_every_image_is_explained_once_whatever_the_loader(kind: str, relu_net: 
         "shuffling": DataLoader(TensorDataset(x), batch_size=8, shuffle=True),
         "augmenting": Augmented(),
     }
-    stream = endless_batches(model, _objective(counted), loaders[kind])
+    stream = endless_batches(model, partial(_objective(counted).clean, model), loaders[kind])
     for _ in range(9):
         batch = next(stream)
         expected = Gradient()(model, batch.x, batch.target)
@@ -164,27 +168,27 @@ def test_every_image_is_explained_once_whatever_the_loader(kind: str, relu_net: 
 def test_what_does_not_fit_into_memory_is_computed_again(relu_net: nn.Module) -> None:
     x, model = images(8), upi.Classifier(relu_net)
     objective, loader = _objective(Gradient()), [x]
-    recall = Recall(loader, limit=3 * 8 + 5 * 8 + 64 * 4)
+    cache = ImageCache(loader, limit=3 * 8 + 5 * 8 + 64 * 4)
     (sample,) = samples(loader)
     for _ in range(2):
-        batch = prepare(model, objective, sample, recall)
+        batch = prepare(model, partial(objective.clean, model), sample, cache)
         assert batch is not None
         torch.testing.assert_close(batch.clean, Gradient()(model, x, batch.target))
-    assert {kind for kind, _ in recall.known} == {"class", "map"}
-    assert len(recall.known) == 9
+    assert {kind for kind, _ in cache.known} == {"class", "clean"}
+    assert len(cache.known) == 9
 
 
 def test_nothing_is_remembered_where_no_image_comes_twice(
     relu_net: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = []
-    real = Recall._keep
+    real = ImageCache._keep
 
-    def watched(self: Recall, *given: object) -> None:
+    def watched(self: ImageCache, *given: object) -> None:
         real(self, *given)  # type: ignore[arg-type]
         kept.append(len(self.known))
 
-    monkeypatch.setattr(Recall, "_keep", watched)
+    monkeypatch.setattr(ImageCache, "_keep", watched)
     loader = list(torch.split(images(24), 8))
     upi.UPIGrad(relu_net, eps=1.0, steps=3).fit(loader)
     assert max(kept) == 0

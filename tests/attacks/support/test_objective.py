@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 import upi
 from tests.conftest import images
-from upi.attacks.support.batches import batches
-from upi.attacks.support.objective import MapChange, Objective, PredictionChange, gradients, require_gradient
+from upi.attacks.support.gradients import gradients, require_gradient
+from upi.attacks.support.objective import MapChange, Objective, PredictionChange, explained_batch
 from upi.core.averaging import mean_over
 from upi.core.errors import DataError, ModelError, NonFiniteError, ZeroGradientError
-from upi.core.types import Batch
+from upi.data.batches import Batch, batches
 from upi.dissimilarity import DISSIMILARITIES
 from upi.saliency import Gradient, InputXGradient, IntegratedGradients, SmoothGrad
 
@@ -30,7 +32,7 @@ OBJECTIVES: dict[str, Objective] = {
 def _batch(model: upi.Classifier, objective: Objective) -> Batch:
     x = images(5).double()
     target = model.predict(x)
-    return objective.batch(model, x, target)
+    return explained_batch(objective, model, x, target)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -92,12 +94,12 @@ def test_only_correctly_classified_images_are_kept_and_none_is_an_error(smooth_n
     label = model.predict(x.double())
     wrong = (label + 1) % 4
     mixed = torch.where(torch.arange(6) < 2, label, wrong)
-    kept = list(batches(model, objective, [(x, mixed), (x, wrong)], correct_only=True))
+    kept = list(batches(model, partial(objective.clean, model), [(x, mixed), (x, wrong)], correct_only=True))
     assert [len(batch) for batch in kept] == [2]
     with pytest.raises(DataError, match="none of the 6 images is classified correctly"):
-        list(batches(model, objective, [(x, wrong)], correct_only=True))
+        list(batches(model, partial(objective.clean, model), [(x, wrong)], correct_only=True))
     with pytest.raises(DataError, match="labels are needed"):
-        list(batches(model, objective, [x], correct_only=True))
+        list(batches(model, partial(objective.clean, model), [x], correct_only=True))
 
 
 def test_non_finite_steps_name_the_batch_and_the_samples(smooth_net: nn.Module, prepared: Batch) -> None:
@@ -138,9 +140,10 @@ def test_the_price_is_finite_where_the_surrogate_disagrees_on_every_image(relu_n
     model, x = upi.Classifier(relu_net), images(1)
     wrong = (model.predict(x) + 1) % 4
     objective = MapChange(upi.saliency.Gradient(), upi.dissimilarity.relative_l2, prediction_price=0.5)
-    with model.frozen(), model.smoothed(20.0):
-        batch = objective.batch(model, x, wrong)
-        found = gradients(model, objective, batch, x + 0.01, where="test")
+    surrogate = model.surrogate(20.0)
+    with model.frozen():
+        batch = explained_batch(objective, surrogate, x, wrong)
+        found = gradients(surrogate, objective, batch, x + 0.01, where="test")
     assert bool(torch.isfinite(found.gradient).all())
     assert abs(float(found.values[0])) < 10
 
@@ -152,15 +155,17 @@ def test_map_and_price_share_one_pass(relu_net: nn.Module) -> None:
     target = model.predict(x)
     free = MapChange(upi.saliency.Gradient(), upi.dissimilarity.relative_l2)
     paid = MapChange(upi.saliency.Gradient(), upi.dissimilarity.relative_l2, prediction_price=0.5)
-    with model.frozen(), model.smoothed(20.0):
-        batch = paid.batch(model, x, target)
+    surrogate = model.surrogate(20.0)
+    with model.frozen():
+        batch = explained_batch(paid, surrogate, x, target)
+        assert len(calls) == 3  # prediction, search for batch norms to fold, map and margin together
         shift = 0.2 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
-        plain = gradients(model, free, batch, x + shift, where="test")
+        plain = gradients(surrogate, free, batch, x + shift, where="test")
         calls.clear()
-        both = gradients(model, paid, batch, x + shift, where="test")
+        both = gradients(surrogate, paid, batch, x + shift, where="test")
         assert len(calls) == 1  # the clean margins are known
         point = (x + shift).requires_grad_()
-        price = paid._price(batch, model(point))
+        price = paid._price(batch, surrogate(point))
         (slope,) = torch.autograd.grad(price.sum(), point)
     torch.testing.assert_close(both.values, (plain.values - price).detach())
     torch.testing.assert_close(both.gradient, plain.gradient - slope, rtol=1e-4, atol=1e-6)

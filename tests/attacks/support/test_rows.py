@@ -13,19 +13,13 @@ from scipy.stats import foldnorm
 from torch import Tensor, nn
 
 from tests.conftest import convolutional, images
-from upi.attacks.support.objective import MapChange, gradients
-from upi.attacks.support.rows import (
-    CurvatureOperator,
-    GradientRows,
-    RowPlan,
-    Source,
-    gradient_rows,
-    quadratic_form,
-    stein_rows,
-)
+from upi.attacks.support.curvature import CurvatureOperator, quadratic_form
+from upi.attacks.support.gradients import gradients
+from upi.attacks.support.objective import MapChange
+from upi.attacks.support.rows import ExplainedImages, GradientRows, RowPlan, gradient_rows, stein_rows
 from upi.attacks.support.smoothing import Smoothing
 from upi.core.errors import ConfigError, ZeroGradientError
-from upi.core.types import Batch
+from upi.data.batches import Batch
 from upi.dissimilarity import DISSIMILARITIES, TargetMap
 from upi.linalg import gram, power, sketch
 from upi.network.classifier import Classifier
@@ -41,33 +35,35 @@ def _tiny(activation: nn.Module) -> Classifier:
     return Classifier(net.double())
 
 
-def _source(model: Classifier, name: str = "relative_l2") -> Source:
+def _images(model: Classifier, name: str = "relative_l2") -> ExplainedImages:
     loader = [images(6, shape=(1, SIDE, SIDE)), images(4, shape=(1, SIDE, SIDE), seed=1)]
-    return Source(model, MapChange(Gradient(), DISSIMILARITIES[name]), loader)
+    return ExplainedImages(
+        model.surrogate(None, fast=False), MapChange(Gradient(), DISSIMILARITIES[name]), loader
+    )
 
 
-def _uneven() -> Source:
+def _uneven() -> ExplainedImages:
     """An objective that is not even in Z, so that the expectation of a row is not zero."""
     towards = TargetMap(torch.arange(SIDE * SIDE, dtype=torch.float64).view(SIDE, SIDE) / 120)
-    plain = _source(_tiny(nn.Softplus()))
-    return Source(plain.model, MapChange(Gradient(), towards), plain.loader)
+    plain = _images(_tiny(nn.Softplus()))
+    return ExplainedImages(plain.surrogate, MapChange(Gradient(), towards), plain.loader)
 
 
-def _values(source: Source, batch: Batch, perturbed: Tensor) -> Tensor:
-    return source.objective.change(source.model, batch, perturbed)
+def _values(given: ExplainedImages, batch: Batch, perturbed: Tensor) -> Tensor:
+    return given.objective.measured(given.surrogate, batch, perturbed)
 
 
 def test_both_forms_of_the_rows_have_the_same_expectation() -> None:
     """Stein: E[grad D(x + Z)] = E[Z D(x + Z)] / sigma^2, within five standard errors."""
-    source, plan = _uneven(), RowPlan(sigma=0.3, draws=4000, seed=0)
-    batch = next(source.batches())
+    given, plan = _uneven(), RowPlan(sigma=0.3, draws=4000, seed=0)
+    batch = next(given.batches())
     noise = (
         plan.sigma * torch.randn(4000, *batch.x.shape, generator=torch.Generator().manual_seed(0)).double()
     )
-    direct = torch.stack(list(gradient_rows(source, batch, list(noise), plan)))
-    values = torch.stack([_values(source, batch, batch.x + z) for z in noise])
+    direct = torch.stack(list(gradient_rows(given, batch, list(noise), plan)))
+    values = torch.stack([_values(given, batch, batch.x + z) for z in noise])
     terms = noise.flatten(2) * (values - values.mean(0))[:, :, None] / plan.sigma**2
-    (stein,) = stein_rows(source, batch, list(noise), plan)
+    (stein,) = stein_rows(given, batch, list(noise), plan)
     torch.testing.assert_close(stein, terms.mean(0) * plan.draws / (plan.draws - 1))
     error = (direct.std(0) + terms.std(0)) / math.sqrt(plan.draws)
     assert ((direct.mean(0) - stein).abs() <= 5 * error).all()
@@ -75,22 +71,22 @@ def test_both_forms_of_the_rows_have_the_same_expectation() -> None:
 
 
 def test_one_stein_draw_is_noise_times_value() -> None:
-    source, plan = _source(_tiny(nn.Softplus())), RowPlan(sigma=0.1, draws=1, seed=3)
-    batch = next(source.batches())
+    given, plan = _images(_tiny(nn.Softplus())), RowPlan(sigma=0.1, draws=1, seed=3)
+    batch = next(given.batches())
     noise = Smoothing(0.1, SIDE * SIDE, seed=3).draw(batch.x, 0)
-    expected = noise.flatten(1) * _values(source, batch, batch.x + noise)[:, None] / plan.sigma**2
-    torch.testing.assert_close(next(stein_rows(source, batch, [noise], plan)), expected)
+    expected = noise.flatten(1) * _values(given, batch, batch.x + noise)[:, None] / plan.sigma**2
+    torch.testing.assert_close(next(stein_rows(given, batch, [noise], plan)), expected)
 
 
 def test_rows_are_one_fixed_matrix_and_match_a_dense_solution() -> None:
-    source = _source(_tiny(nn.Softplus()))
+    given = _images(_tiny(nn.Softplus()))
     plan = RowPlan(sigma=0.05, draws=2, seed=5)
-    operator = GradientRows(source, rows="gradient", plan=plan)
+    operator = GradientRows(given, rows="gradient", plan=plan)
     first, second = torch.cat(list(operator.blocks())), torch.cat(list(operator.blocks()))
     assert torch.equal(first, second)
     assert first.shape == (20, SIDE * SIDE)
     dense, smoothing, first_row = [], Smoothing(0.05, SIDE * SIDE, seed=5), 0
-    for batch in source.batches():
+    for batch in given.batches():
         for _ in range(2):
             point = batch.x + smoothing.draw(batch.x, first_row)
             first_row += len(batch)
@@ -98,7 +94,11 @@ def test_rows_are_one_fixed_matrix_and_match_a_dense_solution() -> None:
                 one = Batch(batch.x[i : i + 1], batch.target[i : i + 1], batch.clean[i : i + 1], 0)
                 dense.append(
                     gradients(
-                        source.model, source.objective, one, point[i : i + 1], where="dense"
+                        given.surrogate,
+                        given.objective,
+                        one,
+                        point[i : i + 1],
+                        where="dense",
                     ).gradient.flatten()
                 )
     truth = np.linalg.svd(torch.stack(dense).numpy())[2][0]
@@ -107,44 +107,44 @@ def test_rows_are_one_fixed_matrix_and_match_a_dense_solution() -> None:
 
 
 def test_clipped_rows_look_at_clipped_images_and_ignore_clipped_pixels() -> None:
-    source = _source(_tiny(nn.Softplus()))
-    source.loader[0][:, :, 0] = 0.0  # type: ignore[index]
+    given = _images(_tiny(nn.Softplus()))
+    given.loader[0][:, :, 0] = 0.0  # type: ignore[index]
     plan = RowPlan(sigma=0.1, draws=1, seed=0, clip=True)
-    batch = next(source.batches())
+    batch = next(given.batches())
     noise = Smoothing(0.1, SIDE * SIDE, seed=0).draw(batch.x, 0)
     point = batch.x + noise
-    (rows,) = gradient_rows(source, batch, [noise], plan)
+    (rows,) = gradient_rows(given, batch, [noise], plan)
     below = (point < 0).flatten(1)
     assert below.any()
     assert (rows[below] == 0).all()
-    expected = gradients(source.model, source.objective, batch, point.clamp(0, 1), where="x").gradient
+    expected = gradients(given.surrogate, given.objective, batch, point.clamp(0, 1), where="x").gradient
     torch.testing.assert_close(rows[~below], expected.flatten(1)[~below])
 
 
 @pytest.mark.parametrize("name", ["relative_l2", "squared_l2", "cosine", "pearson", "mass_center"])
 def test_curvature_operator_equals_the_dense_hessian_of_the_map_change(name: str) -> None:
     """J^T M J is the Hessian of form(I(x), I(x + delta)) at delta = 0, averaged over images."""
-    source = _source(_tiny(nn.Softplus()), name)
+    given = _images(_tiny(nn.Softplus()), name)
     form = quadratic_form(DISSIMILARITIES[name])
-    operator = CurvatureOperator(source)
+    operator = CurvatureOperator(given)
     dense = operator.matmat(torch.eye(operator.dim, dtype=torch.float64))
     torch.testing.assert_close(dense, dense.T, rtol=1e-8, atol=1e-10)
     oracle = torch.zeros_like(dense)
-    for batch in source.batches():
+    for batch in given.batches():
         for i in range(len(batch)):
-            oracle += _second_differences(source, form, batch, i) / 10
+            oracle += _second_differences(given, form, batch, i) / 10
     scale = oracle.abs().max()
     assert (dense - oracle).abs().max() < 1e-5 * scale
     assert torch.linalg.eigvalsh(dense).min() > -1e-9 * scale
 
 
-def _second_differences(source: Source, form: object, batch: Batch, i: int) -> Tensor:
+def _second_differences(given: ExplainedImages, form: object, batch: Batch, i: int) -> Tensor:
     x, target, h = batch.x[i : i + 1], batch.target[i : i + 1], 1e-4
     count = x.numel()
     shifts = h * torch.eye(count, dtype=torch.float64).view(count, *x.shape[1:])
 
     def values(points: Tensor) -> Tensor:
-        maps = source.objective.saliency(source.model, points, target.expand(len(points)))
+        maps = given.objective.saliency(given.surrogate, points, target.expand(len(points)))
         return form(batch.clean[i : i + 1].expand_as(maps), maps).detach()  # type: ignore[operator]
 
     rows = []
@@ -155,7 +155,7 @@ def _second_differences(source: Source, form: object, batch: Batch, i: int) -> T
 
 
 def test_all_solvers_find_the_top_of_the_curvature() -> None:
-    operator = CurvatureOperator(_source(_tiny(nn.Softplus())))
+    operator = CurvatureOperator(_images(_tiny(nn.Softplus())))
     exact = gram(operator).vectors[0]
     assert float((sketch(operator).vectors[0] @ exact).abs()) > 1 - 1e-6
     assert float((power(operator, steps=300).vectors[0] @ exact).abs()) > 0.99
@@ -169,11 +169,13 @@ def test_dissimilarities_without_curvature_are_refused() -> None:
 
 def test_relu_rows_without_a_surrogate_are_refused_and_stein_rows_are_not() -> None:
     model = Classifier(convolutional(nn.ReLU))
-    source = Source(model, MapChange(Gradient(), DISSIMILARITIES["relative_l2"]), [images(4)])
+    given = ExplainedImages(
+        model.surrogate(None, fast=False), MapChange(Gradient(), DISSIMILARITIES["relative_l2"]), [images(4)]
+    )
     plan = RowPlan(sigma=0.1, draws=4, seed=0)
     with pytest.raises(ZeroGradientError, match="gradient rows of G: the attack gradient is exactly zero"):
-        list(GradientRows(source, rows="gradient", plan=plan).blocks())
-    assert torch.cat(list(GradientRows(source, rows="stein", plan=plan).blocks())).abs().max() > 0
+        list(GradientRows(given, rows="gradient", plan=plan).blocks())
+    assert torch.cat(list(GradientRows(given, rows="stein", plan=plan).blocks())).abs().max() > 0
 
 
 def _folded(mean: float, deviation: float) -> float:
@@ -208,8 +210,8 @@ def test_the_two_sided_bound_holds_with_the_curvature_of_steins_lemma(ratio: flo
 
 def test_the_two_sided_bound_holds_for_a_smooth_network_with_its_measured_curvature() -> None:
     """The same bound with tau replaced by the largest |h''| seen along the direction."""
-    source = _uneven()
-    batch = next(source.batches())
+    given = _uneven()
+    batch = next(given.batches())
     rng = torch.Generator().manual_seed(1)
     noise = 0.2 * torch.randn(64, 1, SIDE, SIDE, generator=rng).double()
     for i in range(len(batch)):
@@ -219,7 +221,7 @@ def test_the_two_sided_bound_holds_for_a_smooth_network_with_its_measured_curvat
         one = Batch(x.expand_as(noise), target.expand(64), clean.expand(64, -1, -1), 0)
 
         def h(s: float, one: Batch = one, delta: Tensor = delta) -> float:
-            return float(_values(source, one, one.x + s * delta + noise).mean())
+            return float(_values(given, one, one.x + s * delta + noise).mean())
 
         step = 1e-3
         grid = torch.linspace(-4, 4, 161).tolist()
@@ -271,9 +273,9 @@ def test_rows_take_one_pass_over_the_data_and_explain_each_image_once() -> None:
         explained.append(len(clean))
         return (clean - perturbed).square().sum((1, 2))
 
-    plain = _source(_tiny(nn.Softplus()))
-    source = Source(plain.model, MapChange(Gradient(), change), Counting())
-    operator = GradientRows(source, rows="gradient", plan=RowPlan(sigma=0.1, draws=1, seed=0))
+    plain = _images(_tiny(nn.Softplus()))
+    given = ExplainedImages(plain.surrogate, MapChange(Gradient(), change), Counting())
+    operator = GradientRows(given, rows="gradient", plan=RowPlan(sigma=0.1, draws=1, seed=0))
     passes.clear()
     assert explained == []
     sketch(operator)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 import upi
 from tests.conftest import images
-from upi.attacks.support.objective import MapChange, gradients
+from upi.attacks.support.gradients import gradients
+from upi.attacks.support.objective import MapChange, explained_batch
 from upi.data.shape import Shape
 from upi.models.nets import NETS
 from upi.network.kernels import find_foldable
@@ -65,10 +66,9 @@ def test_only_pairs_that_stand_alone_are_folded(entangled: str, pairs: int) -> N
     assert len(folding.weights) == len(folding.norms) == pairs
     model = upi.Classifier(net)
     x = images(3).double()
-    with torch.enable_grad(), model.smoothed(20.0, fast=True):
-        quick = model(x.requires_grad_())
-    with model.smoothed(20.0, fast=False):
-        torch.testing.assert_close(quick, model(x))
+    with torch.enable_grad():
+        quick = model.surrogate(20.0, fast=True)(x.requires_grad_())
+    torch.testing.assert_close(quick, model.surrogate(20.0, fast=False)(x))
 
 
 @pytest.mark.parametrize("arch", [*NETS, "torchvision resnet18"])
@@ -87,9 +87,9 @@ def test_logits_maps_and_steps_are_those_of_the_network(arch: str) -> None:
     shift = 0.05 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     found: list[Any] = []
     for fast in (True, False):
-        with model.frozen(), model.smoothed(20.0, fast=fast):
-            batch = objective.batch(model, x, target)
-            found.append((batch, gradients(model, objective, batch, x + shift, where="")))
+        surrogate = model.surrogate(20.0, fast=fast)
+        batch = explained_batch(objective, surrogate, x, target)
+        found.append((batch, gradients(surrogate, objective, batch, x + shift, where="")))
     (a, quick), (b, plain) = found
     torch.testing.assert_close(a.clean, b.clean, rtol=1e-8, atol=1e-12)
     torch.testing.assert_close(a.margin, b.margin)
@@ -112,9 +112,9 @@ def test_a_step_in_float32_agrees_to_one_in_ten_thousand(arch: str) -> None:
     shift = 0.05 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
     found = []
     for fast in (True, False):
-        with model.frozen(), model.smoothed(20.0, fast=fast):
-            batch = objective.batch(model, x, target)
-            found.append(gradients(model, objective, batch, x + shift, where="").gradient)
+        surrogate = model.surrogate(20.0, fast=fast)
+        batch = explained_batch(objective, surrogate, x, target)
+        found.append(gradients(surrogate, objective, batch, x + shift, where="").gradient)
     assert float((found[0] - found[1]).norm() / found[1].norm()) < 1e-4
 
 
@@ -122,9 +122,7 @@ def test_weights_that_changed_between_fits_are_folded_anew() -> None:
     net = _lively(Pair()).double()
     model, x = upi.Classifier(net), images(2).double().requires_grad_()
     for _ in range(2):
-        with model.smoothed(20.0, fast=True):
-            quick = model(x)
-        with model.smoothed(20.0, fast=False):
-            torch.testing.assert_close(quick, model(x))
+        quick = model.surrogate(20.0, fast=True)(x)
+        torch.testing.assert_close(quick, model.surrogate(20.0, fast=False)(x))
         with torch.no_grad():
             net.get_submodule("norm").weight.mul_(2)

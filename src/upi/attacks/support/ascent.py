@@ -19,8 +19,8 @@ from upi.perturbation.ball import Ball
 
 
 @dataclass(frozen=True)
-class Slope:
-    """What the objective says at the current perturbations."""
+class Ascent:
+    """What the objective says at the current perturbations, and which way it rises."""
 
     value: float  # mean objective
     gradient: Tensor  # (B, C, H, W)
@@ -71,7 +71,7 @@ def _unit(gradient: Tensor) -> Tensor:
 
 
 def ascend(
-    slope: Callable[[Tensor, int], Slope],
+    objective: Callable[[Tensor, int], Ascent],
     start: Tensor,
     ball: Ball,
     rule: Rule,
@@ -81,7 +81,7 @@ def ascend(
     """Raise the objective from ``start`` (B, C, H, W); the iterate never leaves the ball.
 
     Args:
-        slope: (perturbations, step) to objective and gradient; may raise, in which case
+        objective: (perturbations, step) to its value and gradient; may raise, in which case
             nothing has changed.
         start: Not at a point where the gradient vanishes, such as 0.
         ball: The constraint.
@@ -94,7 +94,7 @@ def ascend(
     delta, momentum = ball.project(within(start)), torch.zeros_like(start)
     history = []
     for step in range(rule.steps):
-        here = slope(delta, step)
+        here = objective(delta, step)
         history.append(here.value)
         momentum = rule.momentum * momentum + _unit(within(here.gradient))
         delta = ball.project(delta + rule.size(step) * ball.eps * ball.steepest(momentum))

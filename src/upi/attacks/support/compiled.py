@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from upi.attacks.support.gradient_check import TOLERANCE, difference, fall_back
-from upi.attacks.support.objective import Gradients, Objective, rise
-from upi.core.types import Batch
-from upi.network.classifier import Classifier
+from upi.attacks.support.gradients import Gradients, attack_gradient
+from upi.attacks.support.objective import Explained, Objective
+from upi.data.batches import Batch
 
 Tensors = dict[str, Tensor]
 Shape = tuple[torch.Size, frozenset[str]]
@@ -36,21 +36,21 @@ def _shape(batch: Batch, perturbed: Tensor) -> Shape:
     return perturbed.shape, frozenset(_tensors(batch, perturbed))
 
 
-def record(model: Classifier, objective: Objective, batch: Batch, perturbed: Tensor) -> Callable[..., Any]:
+def record(model: Explained, objective: Objective, batch: Batch, perturbed: Tensor) -> Callable[..., Any]:
     """The step on batches of this shape as a graph of tensor operations; weights are constants."""
     from torch.fx.experimental.proxy_tensor import make_fx  # slow to import
 
     def step(tensors: Tensors) -> tuple[Tensor, Tensor]:
         rest = {name: value for name, value in tensors.items() if name != "perturbed"}
-        found = rise(model, objective, Batch(index=0, **rest), tensors["perturbed"])
+        found = attack_gradient(model, objective, Batch(index=0, **rest), tensors["perturbed"])
         return found.values, found.gradient
 
     graph: Callable[..., Any] = make_fx(step)(_tensors(batch, perturbed))
     return graph
 
 
-class CompiledRise:
-    """``upi.attacks.support.objective.rise``, compiled for the shape of the first batch.
+class CompiledGradient:
+    """``upi.attacks.support.gradients.attack_gradient``, compiled for the shape of the first batch.
 
     One object serves any number of fits of the same attack: after ``again()`` the next batch is
     compared with the plain step once more, and the step compiled anew if the network has changed.
@@ -67,17 +67,17 @@ class CompiledRise:
         self.graph: Callable[..., Any] | None = None
         self.checked = False
 
-    def again(self) -> CompiledRise:
+    def again(self) -> CompiledGradient:
         """Itself, about to compare its next step with the plain one."""
         self.checked = False
         return self
 
-    def __call__(self, model: Classifier, objective: Objective, batch: Batch, perturbed: Tensor) -> Gradients:
+    def __call__(self, model: Explained, objective: Objective, batch: Batch, perturbed: Tensor) -> Gradients:
         shape = _shape(batch, perturbed)
         if self.shape is None:
             self.shape = shape
         if shape != self.shape or (self.checked and self.graph is None):
-            return rise(model, objective, batch, perturbed)
+            return attack_gradient(model, objective, batch, perturbed)
         if not self.checked:
             return self._check(model, objective, batch, perturbed)
         assert self.graph is not None
@@ -89,10 +89,10 @@ class CompiledRise:
         values, gradient = graph(_tensors(batch, perturbed))
         return Gradients(values.clone(), gradient.clone())  # CUDA graphs reuse their outputs
 
-    def _check(self, model: Classifier, objective: Objective, batch: Batch, perturbed: Tensor) -> Gradients:
+    def _check(self, model: Explained, objective: Objective, batch: Batch, perturbed: Tensor) -> Gradients:
         """The plain step, beside which the compiled one is kept, made, or given up."""
         self.checked = True
-        plain = rise(model, objective, batch, perturbed)
+        plain = attack_gradient(model, objective, batch, perturbed)
         if self.graph is not None and difference(plain, self._run(self.graph, batch, perturbed)) <= TOLERANCE:
             return plain
         self.graph = None

@@ -12,7 +12,8 @@ import warnings
 import torch
 from torch import Tensor
 
-from upi.attacks.support.objective import Gradients, Objective, rise
+from upi.attacks.support.gradients import Gradients, attack_gradient
+from upi.attacks.support.objective import Objective, explained_batch
 from upi.core.errors import FallbackWarning
 from upi.core.seeding import generator
 from upi.network.classifier import Classifier
@@ -49,23 +50,22 @@ def fall_back(reason: str, remedy: str) -> None:
     warnings.warn(f"{reason}; taking the plain path instead ({remedy})", FallbackWarning, stacklevel=4)
 
 
-def trusted(model: Classifier, objective: Objective, x: Tensor, beta: float | None) -> bool:
+def fast_derivatives_agree(network: Classifier, objective: Objective, x: Tensor, beta: float | None) -> bool:
     """Whether ``upi.network.kernels`` gives the attack gradient that autograd gives, on a few images."""
-    if not model.fast:
+    if not network.fast:
         return False
     some = x[:PROBE]
-    target = model.predict(some)
     noise = SHIFT * torch.randn(some.shape, generator=generator(0, "probe")).to(some)
-    with model.smoothed(beta, fast=False):
-        batch = objective.batch(model, some, target)
-        plain = rise(model, objective, batch, some + noise)
-    remedy = "Classifier(..., fast=False) leaves out the attempt"
-    try:
-        with model.smoothed(beta, fast=True):
-            quick = rise(model, objective, batch, some + noise)
-    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
-        fall_back(f"the fast derivatives do not work on this network: {error}".splitlines()[0], remedy)
-        return False
+    reference = network.surrogate(beta, fast=False)
+    with network.frozen():
+        batch = explained_batch(objective, reference, some, network.predict(some))
+        plain = attack_gradient(reference, objective, batch, some + noise)
+        remedy = "Classifier(..., fast=False) leaves out the attempt"
+        try:
+            quick = attack_gradient(network.surrogate(beta, fast=True), objective, batch, some + noise)
+        except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+            fall_back(f"the fast derivatives do not work on this network: {error}".splitlines()[0], remedy)
+            return False
     gap = difference(plain, quick)
     if gap > TOLERANCE:
         fall_back(f"the fast attack gradient differs from autograd's by {gap:.1%}", remedy)

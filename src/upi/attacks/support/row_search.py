@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from upi.attacks.base import Attack
+from upi.attacks.support.curvature import CurvatureOperator
 from upi.attacks.support.objective import MapChange
-from upi.attacks.support.rows import CurvatureOperator, GradientRows, PricedRows, RowPlan, Source
+from upi.attacks.support.rows import ExplainedImages, GradientRows, PricedRows, RowPlan
 from upi.attacks.support.selection import Selection
 from upi.core.types import Loader, Progress, SaliencyMap
-from upi.data.cache import Recall
+from upi.data.cache import ImageCache
 from upi.data.images import samples
 from upi.linalg import EigenResult, Operator, gram, power, sketch
 
@@ -89,7 +90,7 @@ class Found:
     """The best candidate so far, and how it came about."""
 
     delta: Tensor  # (1, C, H, W)
-    score: float  # mean worth on the select images
+    score: float  # mean value on the select images
     form: RowForm
     result: EigenResult
     evidence: dict[str, Any]
@@ -110,7 +111,7 @@ class RowSearch:
         self.attack, self.plan, self.loader, self.progress = attack, plan, loader, progress
         self.select = select
         several = plan.solver == "power" or plan.rows == "curvature" or plan.refinements > 0
-        self.recalls = {form: Recall(loader) if several else None for form in plan.forms}
+        self.caches = {form: ImageCache(loader) if several else None for form in plan.forms}
         self.trail: list[dict[str, Any]] = []
         self.shape = tuple(next(samples(loader)).x.shape[1:])
         self.sigma = sigma(math.prod(self.shape))
@@ -178,7 +179,7 @@ class RowSearch:
         with self._rows(form, objective) as rows:
             operator: Operator = rows
             if plan.rows == "curvature":
-                operator = CurvatureOperator(rows.source)
+                operator = CurvatureOperator(rows.images)
             elif plan.price:
                 operator = PricedRows(rows, plan.price)
             return SOLVERS[plan.solver](plan, operator, count, attack.seed)
@@ -189,14 +190,20 @@ class RowSearch:
     ) -> Iterator[GradientRows]:
         """Rows of one form around ``centre``, on the frozen network."""
         attack, plan = self.attack, self.plan
-        with attack.fitting(self.loader, form.beta, None if plan.rows == "stein" else objective) as (
-            model,
-            _,
-        ):
-            source = Source(model, objective, self.loader, attack.paper, self.progress, self.recalls[form])
+        differentiated = None if plan.rows == "stein" else objective
+        with attack.fitting(self.loader, form.beta, differentiated) as (surrogate, _):
+            images = ExplainedImages(
+                surrogate,
+                objective,
+                self.loader,
+                attack.paper,
+                self.progress,
+                self.caches[form],
+                kept=replace(objective, prediction_price=plan.price),
+            )
             drawn = RowPlan(self.sigma, plan.draws, attack.seed, plan.clip, plan.scale, centre, epoch)
             kind = "gradient" if plan.rows == "curvature" else plan.rows
-            yield GradientRows(source, rows=kind, plan=drawn)
+            yield GradientRows(images, rows=kind, plan=drawn)
 
     def shaped(self, result: EigenResult) -> Tensor:
         """Vectors as patterns (k, C, H, W), float32."""

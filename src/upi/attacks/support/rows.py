@@ -1,4 +1,4 @@
-"""Where networks meet ``linalg``: the rows of G, and the curvature of the map change.
+"""Where networks meet ``linalg``: the rows of G.
 
 Rows need Z != 0, because D has no gradient at zero; Z is drawn once per sample from the
 seed, so that G is one fixed matrix however often it is passed over.
@@ -8,38 +8,40 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from upi import dissimilarity as dissimilarities
-from upi.attacks.support.batches import batches
-from upi.attacks.support.objective import MapChange, gradients, require_gradient
+from upi.attacks.support.gradients import gradients, require_gradient
+from upi.attacks.support.objective import MapChange
 from upi.attacks.support.smoothing import Smoothing
 from upi.core.distributed import shard
-from upi.core.errors import ConfigError, NonFiniteError
-from upi.core.types import Batch, Dissimilarity, Loader, Progress
-from upi.data.cache import Recall
+from upi.core.errors import NonFiniteError
+from upi.core.types import Loader, Progress
+from upi.data.batches import Batch, batches
+from upi.data.cache import ImageCache
 from upi.data.images import count_of, samples
-from upi.linalg import Difference, Operator, RowOperator, Term
-from upi.network.classifier import Classifier
+from upi.linalg import Difference, RowOperator
+from upi.network.surrogate import Surrogate
 from upi.perturbation.pattern import in_box
 from upi.saliency import input_gradient
 
 
 @dataclass(frozen=True)
-class Source:
+class ExplainedImages:
     """The images an operator runs over, and how they are explained.
 
-    Solvers of several passes should give a ``recall``, so that clean images are explained once.
+    Solvers of several passes should give a ``cache``, so that clean images are explained once.
     """
 
-    model: Classifier
+    surrogate: Surrogate
     objective: MapChange
     loader: Loader
     correct_only: bool = False
     progress: Progress | None = None
-    recall: Recall | None = None
+    cache: ImageCache | None = None
+    kept: MapChange | None = None  # whose clean side is kept, where several objectives share a cache
 
     @property
     def dim(self) -> int:
@@ -49,10 +51,14 @@ class Source:
     def batches(self) -> Iterator[Batch]:
         """One pass of prepared batches."""
         total = count_of(self.loader)
-        found = batches(
-            self.model, self.objective, self.loader, correct_only=self.correct_only, recall=self.recall
+        prepared = batches(
+            self.surrogate.network,
+            partial((self.kept or self.objective).clean, self.surrogate),
+            self.loader,
+            correct_only=self.correct_only,
+            cache=self.cache,
         )
-        for batch in found:
+        for batch in prepared:
             yield batch
             if self.progress is not None:
                 self.progress(batch.index + 1, total)
@@ -90,7 +96,9 @@ class RowPlan:
         return in_box(point) if self.clip else point
 
 
-def gradient_rows(source: Source, batch: Batch, noise: Sequence[Tensor], plan: RowPlan) -> Iterator[Tensor]:
+def gradient_rows(
+    images: ExplainedImages, batch: Batch, noise: Sequence[Tensor], plan: RowPlan
+) -> Iterator[Tensor]:
     """grad D(I(x_i), I(x_i + Z)) by differentiating through the map: (N, d) for each draw.
 
     Every draw is a row of its own. Averaged over Z the rows would tend to zero, since D is
@@ -99,11 +107,13 @@ def gradient_rows(source: Source, batch: Batch, noise: Sequence[Tensor], plan: R
     for z in noise:
         point = plan.around(batch.x) + z
         seen = plan.seen(point)
-        rows = gradients(source.model, source.objective, batch, seen, where="rows of G").gradient
+        rows = gradients(images.surrogate, images.objective, batch, seen, where="rows of G").gradient
         yield (rows * (seen == point) if plan.clip else rows).flatten(1)
 
 
-def stein_rows(source: Source, batch: Batch, noise: Sequence[Tensor], plan: RowPlan) -> Iterator[Tensor]:
+def stein_rows(
+    images: ExplainedImages, batch: Batch, noise: Sequence[Tensor], plan: RowPlan
+) -> Iterator[Tensor]:
     """g_i = E_Z[Z D(I(x_i), I(x_i + Z))] / sigma^2 from map values only, (N, d).
 
     From each value the mean of the other draws is subtracted, which leaves the expectation
@@ -111,7 +121,10 @@ def stein_rows(source: Source, batch: Batch, noise: Sequence[Tensor], plan: RowP
     """
     draws = len(noise)
     values = torch.stack(
-        [source.objective.worth(source.model, batch, plan.seen(plan.around(batch.x) + z)) for z in noise]
+        [
+            images.objective.measured(images.surrogate, batch, plan.seen(plan.around(batch.x) + z))
+            for z in noise
+        ]
     )
     weights = (values - values.mean(0)) * draws / (draws - 1) if draws > 1 else values
     total = torch.zeros_like(batch.x)
@@ -132,13 +145,13 @@ def unit_rows(rows: Tensor) -> Tensor:
     return rows / length.clamp_min(tiny)
 
 
-def margin_rows(source: Source, batch: Batch, plan: RowPlan) -> Tensor:
+def margin_rows(images: ExplainedImages, batch: Batch, plan: RowPlan) -> Tensor:
     """Unit gradients (N, d) of log p_c / (1 - p_c) at x_i + centre: the way to another prediction."""
     seen = plan.seen(plan.around(batch.x))
-    return unit_rows(input_gradient(source.model, seen, batch.target, "log_odds").flatten(1))
+    return unit_rows(input_gradient(images.surrogate, seen, batch.target, "log_odds").flatten(1))
 
 
-ROWS: dict[str, Callable[[Source, Batch, Sequence[Tensor], RowPlan], Iterator[Tensor]]] = {
+ROWS: dict[str, Callable[[ExplainedImages, Batch, Sequence[Tensor], RowPlan], Iterator[Tensor]]] = {
     "gradient": gradient_rows,
     "stein": stein_rows,
 }
@@ -152,7 +165,7 @@ class GradientRows(RowOperator):
             depend on the image.
 
     Args:
-        source: Images, model and objective.
+        images: Images, how they are explained, and the objective.
         rows: ``"gradient"`` (double backward) or ``"stein"`` (map values only).
         plan: The smoothing noise.
 
@@ -161,16 +174,16 @@ class GradientRows(RowOperator):
         NonFiniteError: (On iteration) a row has NaN or infinity.
     """
 
-    def __init__(self, source: Source, *, rows: str, plan: RowPlan) -> None:
-        self.source, self.row, self.kind, self.plan = source, ROWS[rows], rows, plan
-        self.dim = source.dim
+    def __init__(self, images: ExplainedImages, *, rows: str, plan: RowPlan) -> None:
+        self.images, self.row, self.kind, self.plan = images, ROWS[rows], rows, plan
+        self.dim = images.dim
         self.total = torch.zeros(self.dim, dtype=torch.float64)
 
     def by_batch(self) -> Iterator[tuple[Batch, Iterator[Tensor]]]:
         """One pass: each batch with its blocks of rows (N, d), computed as they are asked for."""
         plan, first = self.plan, 0
         smoothing = Smoothing(plan.sigma, self.dim, seed=plan.seed, shard=shard(), epoch=plan.epoch)
-        for batch in self.source.batches():
+        for batch in self.images.batches():
             count = len(batch)
             noise = [smoothing.draw(batch.x, first + draw * count) for draw in range(plan.draws)]
             yield batch, self._checked(batch, noise, first)
@@ -178,7 +191,7 @@ class GradientRows(RowOperator):
 
     def _checked(self, batch: Batch, noise: Sequence[Tensor], first: int) -> Iterator[Tensor]:
         where = f"{self.kind} rows of G"
-        for number, block in enumerate(self.row(self.source, batch, noise, self.plan)):
+        for number, block in enumerate(self.row(self.images, batch, noise, self.plan)):
             if not bool(torch.isfinite(block).all()):
                 raise NonFiniteError(f"{where}: batch {batch.index} gave NaN or infinity")
             if first + number == 0:
@@ -212,89 +225,7 @@ class PricedRows(Difference):
 
     def pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
         for batch, blocks in self.rows.by_batch():
-            forbidden = margin_rows(self.rows.source, batch, self.rows.plan).cpu()
+            forbidden = margin_rows(self.rows.images, batch, self.rows.plan).cpu()
             for block in blocks:
                 yield block, forbidden
                 forbidden = forbidden[:0]  # once per image, however many draws it has
-
-
-def _squared_relative_l2(clean: Tensor, perturbed: Tensor) -> Tensor:
-    return dissimilarities.squared_l2(clean, perturbed) / dissimilarities.squared_l2(clean, 0 * clean)
-
-
-def _squared_mass_center(clean: Tensor, perturbed: Tensor) -> Tensor:
-    offset = dissimilarities.mass_center_offset(clean, perturbed)
-    return offset.square().sum(1)
-
-
-def quadratic_form(dissimilarity: Dissimilarity) -> Dissimilarity:
-    """A form of D that is smooth with zero gradient at equal maps: D itself, or its square.
-
-    Raises:
-        ConfigError: D has no such form (top-k, target map).
-    """
-    if dissimilarity is dissimilarities.relative_l2:
-        return _squared_relative_l2
-    if dissimilarity is dissimilarities.mass_center:
-        return _squared_mass_center
-    if dissimilarity is dissimilarities.top_k or isinstance(dissimilarity, dissimilarities.TargetMap):
-        name = dissimilarities.name_of(dissimilarity)
-        raise ConfigError(f"{name} has no curvature at equal maps; use rows='gradient' or another one")
-    return dissimilarity
-
-
-class CurvatureOperator(Operator):
-    """The mean over images of J_i^T M_i J_i: how sharply D rises around delta = 0.
-
-    J_i is the Jacobian of delta -> I(x_i + delta), M_i the Hessian of D in its second map.
-    No smoothing noise is involved. One application costs a product with J and one with
-    J^T per image; the graph is built once per batch.
-    """
-
-    def __init__(self, source: Source) -> None:
-        self.source = source
-        self.form = quadratic_form(source.objective.dissimilarity)
-        self.dim = source.dim
-
-    def _hessian(self, clean: Tensor, tangent: Tensor) -> Tensor:
-        maps = clean.clone().requires_grad_()
-        (slope,) = torch.autograd.grad(self.form(clean, maps).sum(), maps, create_graph=True)
-        (product,) = torch.autograd.grad(slope, maps, tangent)
-        return product
-
-    def _term(self, batch: Batch) -> Term:
-        point = batch.x.clone().requires_grad_()
-        with torch.enable_grad():
-            maps = self.source.objective.saliency(self.source.model, point, batch.target)
-            maps = maps + 0 * point.sum()  # a map that does not move still has a (zero) Jacobian
-            dual = torch.zeros_like(maps, requires_grad=True)
-            (pulled,) = torch.autograd.grad(maps, point, dual, create_graph=True)
-
-        def product(vector: Tensor) -> Tensor:
-            shift = vector.to(point).view(1, *point.shape[1:]).expand_as(point)
-            (tangent,) = torch.autograd.grad(
-                pulled, dual, shift, retain_graph=True, allow_unused=True, materialize_grads=True
-            )
-            with torch.enable_grad():
-                weight = self._hessian(batch.clean, tangent)
-            (back,) = torch.autograd.grad(maps, point, weight, retain_graph=True)
-            return back.sum(0).flatten().double().cpu()
-
-        return Term(lambda block: torch.stack([product(v) for v in block.T], 1), len(batch))
-
-    def terms(self) -> Iterator[Term]:
-        for batch in self.source.batches():
-            yield self._term(batch)
-
-    def matmat(self, block: Tensor) -> Tensor:
-        """The operator applied to (d, k).
-
-        Raises:
-            ZeroGradientError: The maps do not move to second order at all.
-            NonFiniteError: The product has NaN or infinity.
-        """
-        product = super().matmat(block)
-        if not bool(torch.isfinite(product).all()):
-            raise NonFiniteError("curvature operator: NaN or infinity")
-        require_gradient(product, where="curvature operator")
-        return product

@@ -8,14 +8,16 @@ noise without a word.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
-from upi.attacks.support.batches import batches
 from upi.attacks.support.objective import MapChange, scale_of, split
 from upi.core.averaging import mean_over
 from upi.core.seeding import generator
-from upi.core.types import Batch, Loader
+from upi.core.types import Loader
+from upi.data.batches import Batch, batches
 from upi.network.classifier import Classifier
 from upi.perturbation.ball import Ball
 from upi.perturbation.pattern import in_box
@@ -35,18 +37,19 @@ class Selection:
     """Candidates compared on prepared images.
 
     Args:
-        model: The network; candidates are judged by its own maps.
+        network: Candidates are judged by its own maps.
         objective: What is wanted of them: the change of the map, less a price on predictions.
         loader: Select images; classes and clean maps are computed once.
         correct_only: Leave out images that the network classifies otherwise than their label.
     """
 
     def __init__(
-        self, model: Classifier, objective: MapChange, loader: Loader, *, correct_only: bool = False
+        self, network: Classifier, objective: MapChange, loader: Loader, *, correct_only: bool = False
     ) -> None:
-        self.model, self.objective = model, objective
-        with model.frozen():
-            prepared = list(batches(model, objective, loader, correct_only=correct_only))
+        self.network, self.objective = network, objective
+        with network.frozen():
+            explain = partial(objective.clean, network)
+            prepared = list(batches(network, explain, loader, correct_only=correct_only))
         self.batches = [piece for batch in prepared for piece in split(batch, PIECE, scale_of(prepared))]
 
     @property
@@ -55,7 +58,7 @@ class Selection:
         return sum(len(batch) for batch in self.batches)
 
     def scores(self, candidates: Tensor) -> Tensor:
-        """Mean worth (B,) of clip(x + delta) over all images for candidates (B, C, H, W)."""
+        """Mean value (B,) of clip(x + delta) over all images for candidates (B, C, H, W)."""
         return self._mean(candidates, self.batches)
 
     def ranked(self, candidates: Tensor) -> Tensor:
@@ -72,7 +75,7 @@ class Selection:
         return scores
 
     def noise(self, ball: Ball, seed: int) -> float:
-        """Mean worth of noise on the boundary of the ball, over a few patterns."""
+        """Mean value of noise on the boundary of the ball, over a few patterns."""
         shape = (1, *self.batches[0].x.shape[1:])
         patterns = [ball.boundary(shape, generator(seed, "select-noise", draw)) for draw in range(DRAWS)]
         return float(self.scores(torch.cat(patterns)).mean())
@@ -88,9 +91,9 @@ class Selection:
         return self.batches[:number], self.batches[number:]
 
     def _mean(self, candidates: Tensor, some: list[Batch]) -> Tensor:
-        def worth(batch: Batch) -> Tensor:
+        def values(batch: Batch) -> Tensor:
             points = (in_box(batch.x + candidate.to(batch.x)) for candidate in candidates)
-            return torch.stack([self.objective.worth(self.model, batch, point) for point in points], 1)
+            return torch.stack([self.objective.measured(self.network, batch, point) for point in points], 1)
 
-        with self.model.frozen():
-            return mean_over(iter(some), worth).cpu()
+        with self.network.frozen():
+            return mean_over(iter(some), values).cpu()

@@ -8,47 +8,49 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from upi.attacks.support.ascent import Ascended, Rule, Slope, ascend
-from upi.attacks.support.objective import Objective, Rise, gradients, require_gradient, rise
+from upi.attacks.support.ascent import Ascended, Ascent, Rule, ascend
+from upi.attacks.support.gradients import GradientFunction, attack_gradient, gradients, require_gradient
+from upi.attacks.support.objective import Objective
 from upi.core.averaging import weighted_mean
 from upi.core.distributed import shard
 from upi.core.seeding import generator, normal_like
-from upi.core.types import Batch, Progress
-from upi.network.classifier import Classifier
+from upi.core.types import Progress
+from upi.data.batches import Batch
+from upi.network.surrogate import Surrogate
 from upi.perturbation.ball import Ball
 from upi.perturbation.pattern import in_box
 
 
 @dataclass(frozen=True)
-class UniversalSlope:
+class MinibatchObjective:
     """Mean objective and gradient over the next minibatch at x + delta + Z."""
 
-    model: Classifier
+    surrogate: Surrogate
     objective: Objective
     stream: Iterator[Batch]
     sigma: float
     seed: int
     clip: bool = False
-    rise: Rise = rise
+    function: GradientFunction = attack_gradient
 
-    def __call__(self, delta: Tensor, step: int) -> Slope:
+    def __call__(self, delta: Tensor, step: int) -> Ascent:
         batch = next(self.stream)
         noise = self.sigma * normal_like(batch.x, generator(self.seed, "smoothing", step, shard()))
         point = batch.x + delta + noise
         where = f"step {step}"
         seen = in_box(point) if self.clip else point
-        here = gradients(self.model, self.objective, batch, seen, where=where, step=self.rise)
+        here = gradients(self.surrogate, self.objective, batch, seen, where=where, function=self.function)
         rows = here.gradient
         if self.clip:
             rows = rows * ((point >= 0) & (point <= 1))
         if step == 0:
             require_gradient(rows, where=where)
         mean = weighted_mean(torch.cat([rows.sum(0).flatten(), here.values.sum()[None].to(rows)]), len(batch))
-        return Slope(float(mean[-1]), mean[:-1].view_as(delta))
+        return Ascent(float(mean[-1]), mean[:-1].view_as(delta))
 
 
 def raise_shared(
-    slope: UniversalSlope,
+    objective: MinibatchObjective,
     ball: Ball,
     rule: Rule,
     shape: tuple[int, ...],
@@ -57,5 +59,5 @@ def raise_shared(
     inside: Callable[[Tensor], Tensor] | None = None,
 ) -> Ascended:
     """Ascend from a uniform point of the ball, or of its part ``inside``; ``shape`` is (C, H, W)."""
-    start = ball.sample((1, *shape), generator(slope.seed, "start"))
-    return ascend(slope, slope.model.place(start), ball, rule, progress, inside)
+    start = ball.sample((1, *shape), generator(objective.seed, "start"))
+    return ascend(objective, objective.surrogate.place(start), ball, rule, progress, inside)

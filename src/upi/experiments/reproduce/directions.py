@@ -54,7 +54,7 @@ def components(lab: Lab, table1: list[Outcome]) -> Outcome:
             attack = _attack(lab, row_scale=scale, components=COMPONENTS)
             search = RowSearch(attack, attack.plan, attack.deviation, splits.fit, splits.select, None)
             form = RowForm(score, beta)
-            search.recalls[form] = None
+            search.caches[form] = None
             result = search.solve(form, COMPONENTS)
             vectors = attack.ball.extreme(search.shaped(result))
             both = search.selection.scores(torch.cat([vectors, -vectors])).view(2, -1)

@@ -11,7 +11,7 @@ import torch
 from upi.attacks import UPIPCA, RandomPerturbation
 from upi.attacks.per_image import PerImageAttack
 from upi.attacks.support.objective import MapChange
-from upi.attacks.support.rows import GradientRows, RowPlan, Source
+from upi.attacks.support.rows import ExplainedImages, GradientRows, RowPlan
 from upi.core.types import Progress
 from upi.evaluation import compare, correlate, eps_curve, evaluate
 from upi.experiments.reproduce.lab import Lab, need
@@ -111,10 +111,10 @@ def spectrum(lab: Lab, table1: list[Outcome]) -> Outcome:
         attack = UPIPCA(lab.model(settings.lead), **spec.shared(spec.seed), clip=spec.clip, draws=1)
         loader = lab.splits(cell.work).fit
         objective = MapChange(attack.map, attack.change)
-        with attack.fitting(loader, attack.beta("auto"), objective) as (model, first):
-            source = Source(model, objective, loader, correct_only=attack.paper, progress=progress)
+        with attack.fitting(loader, attack.beta("auto"), objective) as (surrogate, first):
+            images = ExplainedImages(surrogate, objective, loader, attack.paper, progress)
             plan = RowPlan(attack.deviation(first[0].numel()), 1, spec.seed, spec.clip)
-            rows = GradientRows(source, rows="gradient", plan=plan)
+            rows = GradientRows(images, rows="gradient", plan=plan)
             matrix = torch.cat([block.cpu() for block in rows.blocks()])
         operator = MatrixRows(matrix, batch_size=cell.work.batch)
         exact = gram(operator, components=1)

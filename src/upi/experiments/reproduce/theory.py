@@ -22,9 +22,11 @@ from scipy.interpolate import CubicHermiteSpline
 from torch import Tensor, nn
 
 from upi.attacks import UPIPCA
-from upi.attacks.support.objective import MapChange, gradients
+from upi.attacks.support.gradients import gradients
+from upi.attacks.support.objective import Explained, MapChange, explained_batch
 from upi.core.seeding import generator
-from upi.core.types import Batch, Progress
+from upi.core.types import Progress
+from upi.data.batches import Batch
 from upi.experiments.reproduce.lab import Lab
 from upi.experiments.reproduce.stages import Outcome
 from upi.network.classifier import Classifier
@@ -42,7 +44,7 @@ SHARE = 0.1
 
 
 def along(
-    model: Classifier, objective: MapChange, batch: Batch, delta: Tensor, sigma: float, *, seed: int
+    model: Explained, objective: MapChange, batch: Batch, delta: Tensor, sigma: float, *, seed: int
 ) -> tuple[NDArray[Any], NDArray[Any], float]:
     """Values and slopes (POINTS, N) of h_i(s) on the grid, and the largest gradient norm met.
 
@@ -92,7 +94,7 @@ def check(values: NDArray[Any], slopes: NDArray[Any]) -> dict[str, Any]:
 
 
 def _statements(
-    model: Classifier, objective: MapChange, batch: Batch, delta: Tensor, sigma: float, seed: int
+    model: Explained, objective: MapChange, batch: Batch, delta: Tensor, sigma: float, seed: int
 ) -> dict[str, Any]:
     """The check along ``delta``, and what Stein's lemma says about the curvature."""
     values, slopes, steepest = along(model, objective, batch, delta, sigma, seed=seed)
@@ -133,10 +135,9 @@ def _on(attack: UPIPCA, model: Classifier, x: Tensor, seed: int) -> dict[str, An
     delta = SHARE * attack.fit([x.to(model.place(x).dtype)]).delta.double()[None]
     objective = MapChange(attack.map, attack.change)
     with model.frozen():
-        target = model.predict(x)
-        with model.smoothed(attack.beta(attack.surrogate)):
-            batch = objective.batch(model, x, target)
-            return _statements(model, objective, batch, delta, attack.deviation(x[0].numel()), seed)
+        surrogate = model.surrogate(attack.beta(attack.surrogate))
+        batch = explained_batch(objective, surrogate, x, model.predict(x))
+        return _statements(surrogate, objective, batch, delta, attack.deviation(x[0].numel()), seed)
 
 
 def _double(model: Classifier) -> Classifier:

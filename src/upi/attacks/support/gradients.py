@@ -1,0 +1,97 @@
+"""The attack gradient: how an objective changes with each perturbed image.
+
+Guards against the silent zero: ReLU networks with logit maps have no attack gradient, and
+returning noise as a result would look like a weak attack instead of a missing one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from upi.attacks.support.objective import Explained, Objective, mean_margin, split
+from upi.core.errors import NonFiniteError, ZeroGradientError
+from upi.data.batches import Batch
+
+#: Images times passes that one graph may hold, unless the batch itself is larger.
+NODES = 128
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Values and their gradients with respect to each perturbed image."""
+
+    values: Tensor  # (N,)
+    gradient: Tensor  # (N, C, H, W); samples are independent, so row i is d value_i / d x_i
+
+
+#: (model, objective, batch, perturbed) to values and gradients: ``attack_gradient``, or it compiled.
+GradientFunction = Callable[[Explained, Objective, Batch, Tensor], Gradients]
+
+
+def attack_gradient(model: Explained, objective: Objective, batch: Batch, perturbed: Tensor) -> Gradients:
+    """Values and per-sample gradients by one backward pass of the summed objective."""
+    point = perturbed.detach().requires_grad_()
+    with torch.enable_grad():
+        values = objective.values(model, batch, point)
+        gradient = None
+        if values.requires_grad:
+            (gradient,) = torch.autograd.grad(values.sum(), point, allow_unused=True)
+    return Gradients(values.detach(), torch.zeros_like(point) if gradient is None else gradient)
+
+
+def _parts(objective: Objective, batch: Batch, perturbed: Tensor) -> Iterator[tuple[Batch, Tensor]]:
+    """The batch in pieces whose graphs stay small however many passes a map takes."""
+    size = max(1, max(NODES, len(batch)) // objective.passes)
+    if size >= len(batch):
+        yield batch, perturbed
+        return
+    pieces = split(batch, size, None if batch.margin is None else mean_margin(batch.margin))
+    yield from zip(pieces, torch.split(perturbed, size), strict=True)
+
+
+def gradients(
+    model: Explained,
+    objective: Objective,
+    batch: Batch,
+    perturbed: Tensor,
+    *,
+    where: str,
+    function: GradientFunction = attack_gradient,
+) -> Gradients:
+    """Values and per-sample gradients; maps of many passes are taken piece by piece.
+
+    Raises:
+        NonFiniteError: A value or gradient is NaN or infinite; names ``where`` and the samples.
+    """
+    pieces = [function(model, objective, part, point) for part, point in _parts(objective, batch, perturbed)]
+    values = torch.cat([part.values for part in pieces]) if len(pieces) > 1 else pieces[0].values
+    gradient = torch.cat([part.gradient for part in pieces]) if len(pieces) > 1 else pieces[0].gradient
+    bad = ~(torch.isfinite(values) & torch.isfinite(gradient).flatten(1).all(1))
+    if bad.any():
+        raise NonFiniteError(
+            f"{where}: batch {batch.index} gave NaN or infinity in samples {bad.nonzero()[:8, 0].tolist()}"
+            "; the perturbation was not changed"
+        )
+    return Gradients(values, gradient)
+
+
+def require_gradient(gradient: Tensor, *, where: str) -> None:
+    """Refuse an attack gradient that is exactly zero for every sample.
+
+    Raises:
+        ZeroGradientError: With the likely causes and the remedy of each.
+    """
+    if bool((gradient != 0).any()):
+        return
+    raise ZeroGradientError(
+        f"{where}: the attack gradient is exactly zero for every sample. A piecewise-linear (ReLU) "
+        "network with a logit map has none: fit with the softplus surrogate (surrogate=..., a number; if "
+        "it is on, the network's activation is not one it knows), "
+        "explain the softmax score (saliency=upi.saliency.Gradient(score='softmax')), or use "
+        "UPIPCA(rows='stein'), which needs map values only. A custom map must stay attached to "
+        "the images it is given; the map of a linear model does not move at all."
+    )
