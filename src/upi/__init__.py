@@ -15,9 +15,9 @@ Importing this module needs torch, NumPy, SciPy and safetensors, nothing else.
 
 from upi import dissimilarity, saliency
 from upi.attacks import UPIPCA, ClassUAP, OneStepAttack, PerImageAttack, RandomPerturbation, UPIGrad
-from upi.attacks.base import library_version
 from upi.core import errors
 from upi.core.errors import UPIError
+from upi.core.version import library_version
 from upi.evaluation import Evaluation, evaluate
 from upi.moved import install
 from upi.network.classifier import Classifier

@@ -2,62 +2,34 @@
 
 from __future__ import annotations
 
-import platform
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, fields
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from upi import dissimilarity as dissimilarities
 from upi import saliency as maps
+from upi.attacks.protocol import Protocol, resolve
 from upi.attacks.support.ascent import Rule
 from upi.attacks.support.compiled import MODES, CompiledGradient
 from upi.attacks.support.gradient_check import fast_derivatives_agree
 from upi.attacks.support.gradients import GradientFunction, attack_gradient
 from upi.attacks.support.objective import Objective
-from upi.core.errors import ConfigError, ModelError, unknown_name
+from upi.core.errors import ConfigError, unknown_name
+from upi.core.naming import name_of
 from upi.core.types import Dissimilarity, Loader, Perturber, Progress, SaliencyMap
+from upi.core.version import versions
 from upi.data.images import samples
+from upi.network.checks import require_deterministic
 from upi.network.classifier import Classifier
 from upi.network.surrogate import Surrogate
 from upi.perturbation.ball import Ball
 from upi.perturbation.subspace import Subspace
-
-PRESETS = ("protocol", "paper")
-
-#: Softplus sharpness of the surrogate in the ``protocol`` preset.
-SURROGATE_BETA = 20.0
-
-
-def library_version() -> str:
-    """Version of this library, also when it runs from its source tree."""
-    try:
-        return version("upi-xai")
-    except PackageNotFoundError:
-        return "source"
-
-
-def versions() -> dict[str, str]:
-    """Versions that a result depends on."""
-    return {"upi": library_version(), "torch": torch.__version__, "python": platform.python_version()}
-
-
-def require_deterministic(model: Classifier, x: Tensor) -> None:
-    """Raise ``ModelError`` if two passes over the same images differ in eval mode."""
-    first, second = model.probe(x), model.probe(x)
-    if not torch.allclose(first, second, rtol=1e-4, atol=1e-5, equal_nan=True):
-        gap = (first - second).abs().max().item()
-        raise ModelError(
-            f"the model is not deterministic in eval mode: two passes over the same {x.shape[0]} images "
-            f"differ by up to {gap:.3g}; maps of one image would differ without any perturbation"
-        )
 
 
 def _plain(value: Any) -> int | float | str | None:
@@ -68,7 +40,7 @@ def _plain(value: Any) -> int | float | str | None:
         return float(value)
     if isinstance(value, Subspace):
         return f"{len(value)} directions"
-    return dissimilarities.name_of(value)
+    return value.name if isinstance(value, Protocol) else name_of(value)
 
 
 @dataclass(frozen=True)
@@ -85,7 +57,7 @@ class Attack(ABC):
         seed: Fixes everything random.
         preset: ``"protocol"``, or ``"paper"``: maps of the softmax output, integrated
             gradients with 10 steps and without the input factor, only correctly
-            classified images, no surrogate.
+            classified images, no surrogate; or a ``Protocol`` of your own.
 
     Raises:
         ConfigError: An option is unknown or outside its range.
@@ -98,13 +70,11 @@ class Attack(ABC):
     norm: str = "l2"
     eps: float | str
     seed: int = 0
-    preset: str = "protocol"
+    preset: str | Protocol = "protocol"
 
     def __post_init__(self) -> None:
-        if self.preset not in PRESETS:
-            raise unknown_name("preset", self.preset, PRESETS)
         object.__setattr__(self, "model", Classifier.wrap(self.model))
-        _ = self.ball, self.map, self.change
+        _ = self.protocol, self.ball, self.map, self.change
 
     @property
     def classifier(self) -> Classifier:
@@ -115,12 +85,12 @@ class Attack(ABC):
         return Ball(self.norm, self.eps)
 
     @property
-    def paper(self) -> bool:
-        return self.preset == "paper"
+    def protocol(self) -> Protocol:
+        return resolve(self.preset)
 
     @property
     def map(self) -> SaliencyMap:
-        return maps.resolve(self.saliency, paper=self.paper)
+        return maps.resolve(self.saliency, paper=self.protocol.paper_maps)
 
     @property
     def change(self) -> Dissimilarity:
@@ -137,7 +107,7 @@ class Attack(ABC):
         if isinstance(surrogate, str):
             if surrogate != "auto":
                 raise ConfigError(f"surrogate must be a number, None or 'auto', got {surrogate!r}")
-            return None if self.paper else SURROGATE_BETA
+            return self.protocol.surrogate
         return surrogate
 
     @contextmanager
@@ -163,7 +133,7 @@ class Attack(ABC):
         return {
             "method": type(self).__name__,
             **plain,
-            "map": dissimilarities.name_of(self.map),
+            "map": name_of(self.map),
             "model": self.classifier.fingerprint(),
             "versions": versions(),
             **evidence,

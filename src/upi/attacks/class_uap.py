@@ -6,14 +6,17 @@ from dataclasses import dataclass
 from functools import partial
 
 from upi.attacks.base import IterativeAttack
+from upi.attacks.registry import declare
 from upi.attacks.support.objective import PredictionChange
 from upi.attacks.support.universal import MinibatchObjective, raise_shared
+from upi.core.rows import CLASS_UAP, ROWS
 from upi.core.types import Loader, Progress
 from upi.data.batches import endless_batches
 from upi.data.images import replayable
 from upi.perturbation.pattern import Perturbation, as_perturbation
 
 
+@declare(ROWS[CLASS_UAP], order=3, options=("steps", "compile"))
 @dataclass(frozen=True)
 class ClassUAP(IterativeAttack):
     """Maximise the clipped cross-entropy of the clean predictions over ||delta|| <= eps.
@@ -43,7 +46,7 @@ class ClassUAP(IterativeAttack):
         with self.fitting(loader, None, objective) as (network, first):
             explain = partial(objective.clean, network)
             stream = endless_batches(
-                self.classifier, explain, loader, correct_only=self.paper, steps=self.steps
+                self.classifier, explain, loader, correct_only=self.protocol.correct_only, steps=self.steps
             )
             mean = MinibatchObjective(
                 network, objective, stream, 0.0, self.seed, function=self.gradient_function

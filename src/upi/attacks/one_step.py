@@ -9,9 +9,11 @@ from torch import Tensor
 
 from upi import saliency as maps
 from upi.attacks.base import Attack
+from upi.attacks.registry import declare
 from upi.attacks.support.gradients import gradients, require_gradient
 from upi.attacks.support.objective import MapChange, explained_batch
 from upi.core.errors import ConfigError
+from upi.core.rows import ONE_STEP, ROWS
 from upi.core.seeding import generator
 from upi.core.types import Loader, Progress, SaliencyMap
 from upi.data.images import check_images
@@ -27,6 +29,7 @@ def distance(clean: Tensor, perturbed: Tensor) -> Tensor:
     return found
 
 
+@declare(ROWS[ONE_STEP], order=6)
 @dataclass(frozen=True)
 class OneStepAttack(Attack):
     """x_i' = x_i + eps (z_i + g_i) / ||z_i + g_i||, g_i = grad ||I(x_i) - I(x_i + z_i)||_2, one step.
@@ -55,7 +58,7 @@ class OneStepAttack(Attack):
     @property
     def in_box(self) -> bool:
         """Whether the perturbed images are clipped to [0, 1]."""
-        return not self.paper if self.clip is None else self.clip
+        return self.protocol.clip if self.clip is None else self.clip
 
     def fit(
         self, loader: Loader, *, select: Loader | None = None, progress: Progress | None = None

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from upi.attacks.base import SURROGATE_BETA, IterativeAttack, check_price
+from upi.attacks.base import IterativeAttack, check_price
+from upi.attacks.protocol import SURROGATE_BETA
+from upi.attacks.registry import declare
 from upi.attacks.support.ascent import Ascent, ascend
 from upi.attacks.support.gradient_check import fast_derivatives_agree
 from upi.attacks.support.gradients import gradients, require_gradient
 from upi.attacks.support.objective import MapChange, explained_batch
 from upi.core.errors import ConfigError
+from upi.core.rows import PER_IMAGE, ROWS
 from upi.core.seeding import generator
 from upi.core.types import Loader, Progress
 from upi.data.images import check_images
@@ -20,6 +23,7 @@ from upi.network.surrogate import Surrogate
 from upi.perturbation.pattern import in_box
 
 
+@declare(ROWS[PER_IMAGE], order=5)
 @dataclass(frozen=True)
 class PerImageAttack(IterativeAttack):
     """Maximise D(I(x_i), I(x_i + delta_i)) over ||delta_i|| <= eps, image by image.

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from upi.attacks.base import Attack
+from upi.attacks.registry import declare
+from upi.core.rows import NOISE, ROWS
 from upi.core.seeding import generator
 from upi.core.types import Loader, Progress
 from upi.data.images import replayable, samples
 from upi.perturbation.pattern import Perturbation, as_perturbation
 
 
+@declare(ROWS[NOISE], order=4)
 @dataclass(frozen=True)
 class RandomPerturbation(Attack):
     """One random pattern on the boundary of the ball.

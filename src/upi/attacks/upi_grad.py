@@ -8,10 +8,12 @@ from functools import partial
 from torch import Tensor
 
 from upi.attacks.base import IterativeAttack, check_price, check_sigma, default_sigma
+from upi.attacks.registry import declare
 from upi.attacks.support.gradients import gradients, require_gradient
 from upi.attacks.support.objective import MapChange, explained_batch
 from upi.attacks.support.universal import MinibatchObjective, raise_shared
 from upi.core.errors import ConfigError
+from upi.core.rows import ROWS, UPI_GRAD
 from upi.core.seeding import generator
 from upi.core.types import Loader, Progress
 from upi.data.batches import endless_batches
@@ -21,6 +23,7 @@ from upi.perturbation.pattern import Perturbation, as_perturbation
 from upi.perturbation.subspace import Subspace
 
 
+@declare(ROWS[UPI_GRAD], order=2, options=("steps", "prediction_price", "clip", "compile"))
 @dataclass(frozen=True)
 class UPIGrad(IterativeAttack):
     """Maximise (1/n) sum_i E_Z[D(I(x_i), I(x_i + delta + Z))] over ||delta|| <= eps.
@@ -87,7 +90,7 @@ class UPIGrad(IterativeAttack):
                 self.classifier,
                 partial(objective.clean, surrogate),
                 loader,
-                correct_only=self.paper,
+                correct_only=self.protocol.correct_only,
                 steps=self.steps,
             )
             if self.prediction_price:

@@ -9,9 +9,12 @@ import torch
 from torch import Tensor
 
 from upi.attacks.base import Attack, check_price, check_sigma, default_sigma
+from upi.attacks.registry import declare
 from upi.attacks.support.row_search import SOLVERS, RowForm, RowSearch, SearchPlan
 from upi.attacks.support.rows import ROWS, SCALES
 from upi.core.errors import ConfigError, unknown_name
+from upi.core.rows import ROWS as STYLES
+from upi.core.rows import UPI_PCA
 from upi.core.types import Loader, Progress
 from upi.data.images import replayable, samples
 from upi.linalg import EigenResult
@@ -19,13 +22,13 @@ from upi.perturbation.pattern import Perturbation, as_perturbation
 from upi.perturbation.subspace import Subspace
 
 OPERATORS = (*ROWS, "curvature")
-#: Defaults of the protocol, measured on a panel of networks (docs/defaults.md).
-DRAWS = {"gradient": 2, "stein": 64}
+#: Draws of Z that are averaged in a Stein row.
+STEIN_DRAWS = 64
 #: Eigenvalue, as a share of the largest, below which rows do not span a direction.
 RANK = 1e-12
-COMPONENTS, COMPONENTS_OF_SLOW_MAPS, REFINEMENTS = 20, 8, 4
 
 
+@declare(STYLES[UPI_PCA], order=1, options=("prediction_price", "clip", "draws"))
 @dataclass(frozen=True)
 class UPIPCA(Attack):
     """Maximise ||G delta|| over the ball, G the n x d matrix of rows g_i.
@@ -112,26 +115,28 @@ class UPIPCA(Attack):
         """Leading vectors compared on the select images."""
         if self.components is not None:
             return self.components
-        if self.paper or self.solver == "power":
+        if self.solver == "power":
             return 1
-        return COMPONENTS if getattr(self.map, "passes", 1) == 1 else COMPONENTS_OF_SLOW_MAPS
+        fast = getattr(self.map, "passes", 1) == 1
+        return self.protocol.components if fast else self.protocol.components_of_slow_maps
 
     @property
     def drawn(self) -> int:
         """Draws of Z per image."""
-        default = 1 if self.paper and self.rows == "gradient" else DRAWS.get(self.rows, 1)
-        return default if self.draws is None else self.draws
+        defaults = {"gradient": self.protocol.draws, "stein": STEIN_DRAWS, "curvature": 1}
+        return defaults[self.rows] if self.draws is None else self.draws
 
     @property
     def planned(self) -> int:
         """Refinements at the most."""
-        none = self.paper or self.rows == "curvature"
-        return self.refinements if self.refinements is not None else 0 if none else REFINEMENTS
+        if self.refinements is not None:
+            return self.refinements
+        return 0 if self.rows == "curvature" else self.protocol.refinements
 
     @property
     def scale(self) -> str:
         """Length of the rows."""
-        return self.row_scale if self.row_scale != "auto" else "none" if self.paper else "unit"
+        return self.protocol.row_scale if self.row_scale == "auto" else self.row_scale
 
     @property
     def forms(self) -> tuple[RowForm, ...]:
@@ -139,7 +144,7 @@ class UPIPCA(Attack):
         if self.rows == "stein":
             return (RowForm(None, None),)
         own = RowForm(None, self.beta(self.surrogate))
-        if self.surrogate != "auto" or self.paper or self.rows == "curvature":
+        if self.surrogate != "auto" or not self.protocol.several_forms or self.rows == "curvature":
             return (own,)
         score = getattr(self.map, "score", None)
         if score is None:  # a map of the user's own: nothing says how it would look for another score

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import BaseModel, ConfigDict, Field
 
-from upi.attacks.base import versions
+from upi.core.version import versions
 from upi.datasets.sources import SOURCES
 from upi.datasets.splits import Parts, load_parts
 

@@ -13,6 +13,7 @@ from upi.cli.config import ConfigFile, DataOptions, config_record
 from upi.cli.console import Stages, console, legend, show, stages
 from upi.cli.exits import exit_codes
 from upi.cli.options import Force, Out, Seed
+from upi.core.rows import CLASS_UAP
 from upi.datasets.splits import Parts
 from upi.evaluation import eps_curve
 from upi.experiments.study import UNIVERSAL, Spec, Splits, Table, study
@@ -41,7 +42,7 @@ def _cut(splits: Splits, share: float) -> Splits:
 
 def _tables(model: Classifier, main: Spec, splits: Splits, share: float, stage: Stages) -> list[Table]:
     gradient = study(model, main, splits, stage=stage)
-    ready = {"class-uap": gradient.perturbations["class-uap"]}
+    ready = {CLASS_UAP: gradient.perturbations[CLASS_UAP]}
     fewer = replace(
         main,
         key="integrated_gradients",

@@ -31,9 +31,11 @@ from upi.cli.options import (
     Std,
     Weights,
 )
+from upi.core.devices import device_of
 from upi.core.errors import ConfigError
+from upi.core.rows import in_subspace
 from upi.evaluation import CONTROLS, origin_flags
-from upi.experiments.study import Spec, Splits, Table, device_of, tabulate
+from upi.experiments.study import Spec, Splits, Table, tabulate
 from upi.models.classifiers import image_size, load_classifier
 from upi.perturbation.ball import Ball
 from upi.perturbation.pattern import Perturbation
@@ -66,7 +68,7 @@ def in_spans(paths: list[Path], ball: Ball, seed: int) -> dict[str, Perturbation
         file for path in paths if path.is_dir() for file in sorted((path / "subspaces").glob("*.safetensors"))
     ]
     spans = [Subspace.load(file) for file in files] if ball.norm == "l2" else []
-    return {f"random-in-{len(span)}-directions": span.random(ball.eps, seed=seed) for span in spans}
+    return {in_subspace(len(span)): span.random(ball.eps, seed=seed) for span in spans}
 
 
 def common(perturbations: dict[str, Perturbation], key: str, given: str | None) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from upi.attacks.registry import fitted
 from upi.cli.config import ConfigFile, DataOptions, config_record
 from upi.cli.console import console, stages
 from upi.cli.exits import exit_codes
@@ -34,8 +35,9 @@ from upi.cli.options import (
     Std,
     Weights,
 )
+from upi.core.devices import device_of
 from upi.core.errors import ConfigError, unknown_name
-from upi.experiments.study import METHODS, UNIVERSAL, Spec, Splits, device_of, fit, span_of
+from upi.experiments.study import UNIVERSAL, Spec, Splits, fit, span_of
 from upi.models.classifiers import image_size, load_classifier
 from upi.results.folder import new_run
 
@@ -47,7 +49,7 @@ def fit_command(
     data: Data = "mnist-sample",
     data_dir: DataDir = None,
     method: Annotated[
-        list[str], typer.Option("--method", help=f"{', '.join(METHODS)}; repeat for several.")
+        list[str], typer.Option("--method", help=f"{', '.join(fitted())}; repeat for several.")
     ] = list(UNIVERSAL),  # noqa: B006
     saliency: Saliency = "gradient",
     dissimilarity: Dissimilarity = "relative_l2",
@@ -113,8 +115,8 @@ def fit_command(
     if not method:
         raise ConfigError("name at least one --method")
     for name in method:
-        if name not in METHODS:
-            raise unknown_name("method", name, METHODS)
+        if name not in fitted():
+            raise unknown_name("method", name, fitted())
     with new_run(out, force=force) as folder:
         with stages() as stage:
             stage("load images")

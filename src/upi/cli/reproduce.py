@@ -12,6 +12,7 @@ from upi.cli.config import config_record
 from upi.cli.console import console, stages
 from upi.cli.exits import exit_codes
 from upi.cli.options import DataDir, Device, Seed
+from upi.core.devices import device_of
 from upi.core.errors import RunFolderError
 from upi.core.storage import write_atomic
 from upi.experiments.reproduce import (
@@ -25,7 +26,6 @@ from upi.experiments.reproduce import (
     run,
     settings,
 )
-from upi.experiments.study import device_of
 from upi.models.recipes import ARCHITECTURES
 from upi.report.reproduction import RESULTS, build_reproduction
 from upi.results.folder import CONFIG, parse_json

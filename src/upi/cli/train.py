@@ -24,9 +24,9 @@ from upi.cli.options import (
     Seed,
     SplitSeed,
 )
+from upi.core.devices import device_of
 from upi.core.errors import ConfigError
 from upi.datasets.sources import SOURCES
-from upi.experiments.study import device_of
 from upi.models.classifiers import FILE, cache_folder, cache_key, train_new
 from upi.models.nets import NETS
 from upi.models.recipes import plan

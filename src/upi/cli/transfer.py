@@ -28,10 +28,10 @@ from upi.cli.options import (
     Seed,
     SplitSeed,
 )
+from upi.core.devices import device_of
 from upi.core.errors import ConfigError
 from upi.datasets.splits import Parts
 from upi.evaluation import Evaluation, matrix, origin_flags, transfer_maps, transfer_models
-from upi.experiments.study import device_of
 from upi.models.classifiers import image_size, load_classifier
 from upi.network.classifier import Classifier
 from upi.perturbation.pattern import Perturbation

@@ -7,30 +7,15 @@ the maps agree: norms take the zero subgradient there, so an attack must start a
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import is_dataclass
-from typing import Any
-
-from torch import Tensor
-
-from upi.core.errors import unknown_name
+from upi.core.naming import name_of
 from upi.core.types import Dissimilarity
 from upi.dissimilarity.center_of_mass import mass_center, mass_center_offset
 from upi.dissimilarity.correlation import cosine, pearson
 from upi.dissimilarity.distance import relative_l2, squared_l2
+from upi.dissimilarity.registry import DISSIMILARITIES
 from upi.dissimilarity.structure import ssim, structural_similarity
 from upi.dissimilarity.target_map import TargetMap
 from upi.dissimilarity.top_mass import TOP_SHARE, top_k, top_pixels
-
-DISSIMILARITIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "relative_l2": relative_l2,
-    "squared_l2": squared_l2,
-    "cosine": cosine,
-    "pearson": pearson,
-    "ssim": ssim,
-    "top_k": top_k,
-    "mass_center": mass_center,
-}
 
 
 def resolve(dissimilarity: str | Dissimilarity) -> Dissimilarity:
@@ -41,17 +26,7 @@ def resolve(dissimilarity: str | Dissimilarity) -> Dissimilarity:
     """
     if callable(dissimilarity):
         return dissimilarity
-    if dissimilarity not in DISSIMILARITIES:
-        raise unknown_name("dissimilarity", dissimilarity, DISSIMILARITIES)
-    return DISSIMILARITIES[dissimilarity]
-
-
-def name_of(choice: Any) -> str:
-    """A name for records, the same in every run: of a function, a configured object, or itself."""
-    if isinstance(choice, str):
-        return choice
-    named = getattr(choice, "__name__", None)
-    return str(named or (repr(choice) if is_dataclass(choice) else type(choice).__qualname__))
+    return DISSIMILARITIES.find(dissimilarity)
 
 
 __all__ = [

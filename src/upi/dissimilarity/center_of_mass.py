@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from upi.dissimilarity.norms import safe
+from upi.dissimilarity.registry import DISSIMILARITIES
 
 
 def _mass_center(maps: Tensor) -> Tensor:
@@ -21,6 +22,7 @@ def mass_center_offset(clean: Tensor, perturbed: Tensor) -> Tensor:
     return _mass_center(clean) - _mass_center(perturbed)
 
 
+@DISSIMILARITIES.add("mass_center", "shift of the centre of mass", order=7)
 def mass_center(clean: Tensor, perturbed: Tensor) -> Tensor:
     """Distance in pixels between the centres of |I| and |I'| (Ghorbani et al. 2019)."""
     distance: Tensor = torch.linalg.vector_norm(mass_center_offset(clean, perturbed), dim=1)

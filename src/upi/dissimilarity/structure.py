@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from upi.dissimilarity.norms import safe
+from upi.dissimilarity.registry import DISSIMILARITIES
 
 
 @lru_cache(maxsize=8)
@@ -41,6 +42,7 @@ def structural_similarity(clean: Tensor, perturbed: Tensor) -> Tensor:
     return (luminance * structure).mean((1, 2, 3))
 
 
+@DISSIMILARITIES.add("ssim", "1 − SSIM", order=5)
 def ssim(clean: Tensor, perturbed: Tensor) -> Tensor:
     """1 - SSIM, in [0, 2]; see ``structural_similarity``."""
     return 1 - structural_similarity(clean, perturbed)

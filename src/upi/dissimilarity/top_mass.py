@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from upi.dissimilarity.norms import safe
+from upi.dissimilarity.registry import DISSIMILARITIES
 
 #: Share of pixels that count as the top of a map, in the evaluation and in ``top_k``.
 TOP_SHARE = 0.05
@@ -16,6 +17,7 @@ def top_pixels(maps: Tensor, share: float = TOP_SHARE) -> Tensor:
     return pixels.topk(max(1, -int(-share * pixels.shape[1] // 1)), dim=1).indices
 
 
+@DISSIMILARITIES.add("top_k", "loss of top mass", order=6)
 def top_k(clean: Tensor, perturbed: Tensor) -> Tensor:
     """Share of the clean map's top mass that moved away (Ghorbani et al. 2019).
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from upi.attacks import PerImageAttack
+from upi.attacks.protocol import Protocol
+from upi.core.rows import PER_IMAGE
 from upi.core.types import Dissimilarity, Loader, Perturber, Progress, SaliencyMap
 from upi.evaluation.protocol import evaluate
 from upi.network.classifier import Classifier
@@ -23,7 +25,7 @@ def eps_curve(
     *,
     saliency: str | SaliencyMap = "gradient",
     dissimilarity: str | Dissimilarity = "relative_l2",
-    preset: str = "protocol",
+    preset: str | Protocol = "protocol",
     seed: int = 0,
     per_image_steps: int = PerImageAttack.steps,
     prediction_price: float = 0.0,
@@ -47,7 +49,7 @@ def eps_curve(
     for number, eps in enumerate(radii):
         scaled: dict[str, Perturber] = {name: p.scaled(eps) for name, p in perturbations.items()}
         norm = next(iter(perturbations.values())).ball.norm
-        scaled["per-image"] = PerImageAttack(
+        scaled[PER_IMAGE] = PerImageAttack(
             model,
             saliency=saliency,
             dissimilarity=dissimilarity,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from upi import dissimilarity as dissimilarities
 from upi import saliency as maps
+from upi.attacks.protocol import Protocol, resolve
 from upi.core.errors import ConfigError
 from upi.core.types import Dissimilarity, Loader, Perturber, SaliencyMap
 from upi.data.eligibility import correctly_classified, explained
@@ -61,7 +62,7 @@ def examples(
     *,
     saliency: str | SaliencyMap = "gradient",
     dissimilarity: str | Dissimilarity = "relative_l2",
-    preset: str = "protocol",
+    preset: str | Protocol = "protocol",
 ) -> list[Example]:
     """Before and after, for each perturbation and rule.
 
@@ -94,7 +95,7 @@ def compare(
     *,
     saliency: str | SaliencyMap = "gradient",
     dissimilarity: str | Dissimilarity = "relative_l2",
-    preset: str = "protocol",
+    preset: str | Protocol = "protocol",
 ) -> list[Example]:
     """The same images under every perturbation.
 
@@ -121,10 +122,10 @@ class _Camera:
         loader: Loader,
         saliency: str | SaliencyMap,
         dissimilarity: str | Dissimilarity,
-        preset: str,
+        preset: str | Protocol,
     ) -> None:
         self.model, self.loader = model, loader
-        self.map = maps.resolve(saliency, paper=preset == "paper")
+        self.map = maps.resolve(saliency, paper=resolve(preset).paper_maps)
         self.change = dissimilarities.resolve(dissimilarity)
 
     def eligible(self) -> list[tuple[int, int]]:

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from upi.core.rows import NOISE, PER_IMAGE, UNIVERSAL
+from upi.network.checks import gives_probabilities, nondeterminism
 from upi.network.classifier import Classifier
 from upi.perturbation.pattern import Perturbation
 
@@ -33,14 +35,13 @@ class Flag:
 @torch.no_grad()
 def model_flags(model: Classifier, x: Tensor) -> Iterator[Flag]:
     """Probe the model on a few images (N, C, H, W)."""
-    first, second = model.probe(x), model.probe(x)
-    if not torch.allclose(first, second, rtol=1e-4, atol=1e-5, equal_nan=True):
+    if nondeterminism(model, x) != 0:
         yield Flag(
             "non-deterministic-model",
             "Two passes over the same images gave different outputs in eval mode: maps differ without "
             "any perturbation.",
         )
-    if bool((first >= 0).all()) and torch.allclose(first.sum(1), torch.ones_like(first[:, 0]), atol=1e-3):
+    if gives_probabilities(model, x):
         yield Flag(
             "softmax-output",
             "The model's outputs are probabilities (softmax) where logits were expected: 'logit' maps are "
@@ -65,7 +66,7 @@ def sample_flags(eligible: int, seen: int) -> Iterator[Flag]:
 
 
 @dataclass(frozen=True)
-class Standing:
+class RowSummary:
     """What flags need to know of a row."""
 
     kind: str
@@ -73,11 +74,11 @@ class Standing:
     changed: float
 
 
-def table_flags(rows: Mapping[str, Standing]) -> Iterator[Flag]:
+def table_flags(rows: Mapping[str, RowSummary]) -> Iterator[Flag]:
     """Compare the rows of one table."""
-    noise, per_image = rows.get("random"), rows.get("per-image")
+    noise, per_image = rows.get(NOISE), rows.get(PER_IMAGE)
     for name, row in rows.items():
-        if row.kind != "universal":
+        if row.kind != UNIVERSAL:
             continue
         if per_image is not None and row.mean > per_image.mean:
             yield Flag(

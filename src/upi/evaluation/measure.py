@@ -13,8 +13,18 @@ import torch
 from torch import Tensor
 
 from upi import saliency as maps
-from upi.attacks import ClassUAP, RandomPerturbation
+from upi.attacks import ATTACKS
 from upi.core.errors import DataError, ZeroGradientError
+from upi.core.rows import (
+    CONTROL,
+    MATCHED_NOISE,
+    NOISE,
+    OTHER_IMAGE,
+    PER_IMAGE_KIND,
+    ROWS,
+    TINY_NOISE,
+    UNIVERSAL,
+)
 from upi.core.types import Dissimilarity, Loader, Perturber, Progress, SaliencyMap, Samples
 from upi.data.eligibility import correctly_classified, explained
 from upi.data.images import check_finite, check_images, count_of, samples
@@ -25,9 +35,7 @@ from upi.network.classifier import Classifier
 from upi.network.surrogate import Witness
 from upi.perturbation.ball import Ball
 from upi.perturbation.pattern import Perturbation, in_box
-
-_CONTROLS = {RandomPerturbation.__name__, ClassUAP.__name__, "RandomInSubspace"}
-_CONTROL_NAMES = {"random", "random-matched", "class-uap", "other-image", "tiny-noise"}
+from upi.perturbation.subspace import RANDOM_IN_SUBSPACE
 
 #: Relative excess of a realised norm over the radius that is put down to rounding.
 ROUNDING = 1e-3
@@ -35,10 +43,13 @@ ROUNDING = 1e-3
 
 def kind_of(name: str, perturber: Perturber) -> str:
     """``universal``, ``per-image`` or ``control``."""
-    method = str(getattr(perturber, "provenance", {}).get("method"))
-    if name in _CONTROL_NAMES or method in _CONTROLS:
-        return "control"
-    return "universal" if isinstance(perturber, Perturbation) else "per-image"
+    if name in ROWS and ROWS[name].kind == CONTROL:
+        return CONTROL
+    if not isinstance(perturber, Perturbation):
+        return PER_IMAGE_KIND
+    method = perturber.provenance.get("method")
+    rows = {entry.value.__name__: ROWS[entry.name].kind for entry in ATTACKS.entries()}
+    return CONTROL if method == RANDOM_IN_SUBSPACE else rows.get(str(method), UNIVERSAL)
 
 
 @dataclass
@@ -130,19 +141,17 @@ def _controls(
 ) -> None:
     """Fill the rows of the controls that need no fitting and are wanted."""
     patterns = [noise(x, run.ball, run.seed, draw) for draw in range(run.draws)]
-    if "random" in wanted:
-        run.add("random", *[run.measure(x, target, clean, in_box(x + p)) for p in patterns])
-    if size is not None and "random-matched" in wanted:
+    if NOISE in wanted:
+        run.add(NOISE, *[run.measure(x, target, clean, in_box(x + p)) for p in patterns])
+    if size is not None and MATCHED_NOISE in wanted:
         same = [matched(x, p, run.ball, size) for p in patterns]
-        run.add("random-matched", *[run.measure(x, target, clean, moved) for moved in same])
-    if "tiny-noise" in wanted:
-        run.add("tiny-noise", run.measure(x, target, clean, in_box(x + TINY * patterns[0])))
-    if "other-image" in wanted:
+        run.add(MATCHED_NOISE, *[run.measure(x, target, clean, moved) for moved in same])
+    if TINY_NOISE in wanted:
+        run.add(TINY_NOISE, run.measure(x, target, clean, in_box(x + TINY * patterns[0])))
+    if OTHER_IMAGE in wanted:
         ceiling = run.compare(clean, other_image(clean, run.previous))
         nothing = torch.zeros_like(ceiling["dissimilarity"])
-        run.add(
-            "other-image", {**ceiling, "realised_norm": nothing * torch.nan, "prediction_changed": nothing}
-        )
+        run.add(OTHER_IMAGE, {**ceiling, "realised_norm": nothing * torch.nan, "prediction_changed": nothing})
     run.previous = clean[-1]
 
 
@@ -196,7 +205,7 @@ def _measure_batch(
     for name, perturber in rows.items():
         column = run.measure(x, target, clean, run.perturb(name, perturber, x, target))
         run.add(name, column)
-        if kind_of(name, perturber) == "universal":
+        if kind_of(name, perturber) == UNIVERSAL:
             reached = column["realised_norm"]
             size = reached if size is None else torch.maximum(size, reached)
     wanted = [name for name in controls if name not in rows]

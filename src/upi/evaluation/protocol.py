@@ -16,9 +16,12 @@ from torch import Tensor, nn
 from upi import dissimilarity as dissimilarities
 from upi import saliency as maps
 from upi.attacks import OneStepAttack, PerImageAttack
+from upi.attacks.protocol import Protocol, resolve
 from upi.core.errors import ConfigError, unknown_name
+from upi.core.naming import name_of
+from upi.core.rows import CONTROL, MATCHED_NOISE, NOISE, ONE_STEP, OTHER_IMAGE, PER_IMAGE, TINY_NOISE
 from upi.core.types import Dissimilarity, Loader, Perturber, Progress, SaliencyMap
-from upi.evaluation.flags import Standing, fitting_flags, sample_flags, table_flags
+from upi.evaluation.flags import RowSummary, fitting_flags, sample_flags, table_flags
 from upi.evaluation.intervals import interval
 from upi.evaluation.measure import Pass, kind_of, run_pass
 from upi.evaluation.result import METRICS, Column, Evaluation, Row, mean_of
@@ -26,12 +29,12 @@ from upi.network.classifier import Classifier
 from upi.perturbation.ball import Ball
 from upi.perturbation.pattern import Perturbation
 
-#: The paper's per-image attack, and the same with the opposite sign while both are measured.
-ONE_STEP, OPPOSITE = "per-image-one-step", "per-image-one-step, opposite"
+#: The paper's per-image attack with the opposite sign, while both are measured.
+OPPOSITE = f"{ONE_STEP}, opposite"
 #: Rows that an evaluation adds by itself.
-CONTROLS = ("per-image", ONE_STEP, "random", "random-matched", "tiny-noise", "other-image")
+CONTROLS = (PER_IMAGE, ONE_STEP, NOISE, MATCHED_NOISE, TINY_NOISE, OTHER_IMAGE)
 #: Rows whose excess over noise others are measured in.
-OPPONENTS = ("per-image", ONE_STEP)
+OPPONENTS = (PER_IMAGE, ONE_STEP)
 
 
 def _check_rows(perturbations: Mapping[str, Perturber]) -> None:
@@ -42,9 +45,9 @@ def _check_rows(perturbations: Mapping[str, Perturber]) -> None:
     for name, perturber in perturbations.items():
         if not callable(perturber):
             raise ConfigError(f"{name!r} must be callable as (x, target), got {type(perturber).__name__}")
-        if name == "per-image" and isinstance(perturber, Perturbation):
+        if name == PER_IMAGE and isinstance(perturber, Perturbation):
             raise ConfigError(
-                "the row 'per-image' is the upper control; give the universal perturbation another name"
+                f"the row {PER_IMAGE!r} is the upper control; give the universal perturbation another name"
             )
 
 
@@ -80,7 +83,7 @@ def _wanted(controls: bool | Collection[str]) -> Collection[str]:
 def _row(name: str, kind: str, column: Column, scales: dict[str, float], seed: int) -> Row:
     """Means and intervals of one row's figures."""
     unchanged = {metric: interval(column[f"{metric}|unchanged"], seed=seed) for metric in METRICS}
-    noise_mean, matched_mean = scales["random"], scales["random-matched"]
+    noise_mean, matched_mean = scales[NOISE], scales[MATCHED_NOISE]
     every = {metric: interval(column[metric], seed=seed) for metric in METRICS}
     excess = every["dissimilarity"].mean - noise_mean
     rooms = {name: scales[name] - noise_mean for name in OPPONENTS}
@@ -94,7 +97,7 @@ def _row(name: str, kind: str, column: Column, scales: dict[str, float], seed: i
         unchanged=unchanged,
         excess_over_noise=excess,
         excess_over_matched_noise=every["dissimilarity"].mean - matched_mean,
-        share_of_per_image=shares["per-image"],
+        share_of_per_image=shares[PER_IMAGE],
         share_of_one_step=shares[ONE_STEP],
     )
 
@@ -106,7 +109,7 @@ def evaluate(
     *,
     saliency: str | SaliencyMap = "gradient",
     dissimilarity: str | Dissimilarity = "relative_l2",
-    preset: str = "protocol",
+    preset: str | Protocol = "protocol",
     norm: str | None = None,
     eps: float | str | None = None,
     controls: bool | Collection[str] = True,
@@ -148,13 +151,13 @@ def evaluate(
     begin = time.perf_counter()
     _check_rows(perturbations)
     classifier = Classifier.wrap(model)
-    chosen = maps.resolve(saliency, paper=preset == "paper")
+    chosen = maps.resolve(saliency, paper=resolve(preset).paper_maps)
     ball = shared_ball(perturbations, norm, eps)
     run = Pass(classifier, chosen, dissimilarities.resolve(dissimilarity), ball, seed, draws)
     rows = dict(perturbations)
     wanted = _wanted(controls)
-    if "per-image" in wanted and "per-image" not in rows:
-        rows["per-image"] = PerImageAttack(
+    if PER_IMAGE in wanted and PER_IMAGE not in rows:
+        rows[PER_IMAGE] = PerImageAttack(
             classifier,
             saliency=chosen,
             dissimilarity=run.change,
@@ -167,18 +170,18 @@ def evaluate(
         rows |= _one_step(classifier, chosen, run.ball, preset, seed)
     targets, index, label, seen = run_pass(run, rows, loader, wanted, progress)
     _keep_better_sign(run)
-    kinds = {name: kind_of(name, rows[name]) if name in rows else "control" for name in run.columns}
+    kinds = {name: kind_of(name, rows[name]) if name in rows else CONTROL for name in run.columns}
     columns = {name: _column(parts) for name, parts in run.columns.items()}
-    scales = {name: mean_of(columns, name) for name in ("random", "random-matched", *OPPONENTS)}
+    scales = {name: mean_of(columns, name) for name in (NOISE, MATCHED_NOISE, *OPPONENTS)}
     table = {name: _row(name, kinds[name], column, scales, seed) for name, column in columns.items()}
-    standing = {
-        name: Standing(row.kind, row.dissimilarity.mean, row.prediction_changed)
+    summaries = {
+        name: RowSummary(row.kind, row.dissimilarity.mean, row.prediction_changed)
         for name, row in table.items()
     }
     shared = {"sample": index.numpy(), "label": label.numpy(), "target": targets.numpy()}
     return Evaluation(
-        saliency=saliency if isinstance(saliency, str) else dissimilarities.name_of(saliency),
-        dissimilarity=dissimilarities.name_of(dissimilarity),
+        saliency=saliency if isinstance(saliency, str) else name_of(saliency),
+        dissimilarity=name_of(dissimilarity),
         norm=run.ball.norm,
         eps=run.ball.eps,
         n_test=len(targets),
@@ -187,7 +190,7 @@ def evaluate(
         flags=(
             *run.flags.values(),
             *sample_flags(len(targets), seen),
-            *table_flags(standing),
+            *table_flags(summaries),
             *fitting_flags(perturbations),
         ),
         per_sample={name: {**shared, **column} for name, column in columns.items()},
@@ -196,7 +199,7 @@ def evaluate(
 
 
 def _one_step(
-    model: Classifier, saliency: SaliencyMap, ball: Ball, preset: str, seed: int
+    model: Classifier, saliency: SaliencyMap, ball: Ball, preset: str | Protocol, seed: int
 ) -> dict[str, Perturber]:
     """The one-step attack and its opposite."""
 

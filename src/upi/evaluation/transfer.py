@@ -8,19 +8,21 @@ from typing import Any
 
 from torch import nn
 
+from upi.attacks.protocol import Protocol
+from upi.core.rows import NOISE
 from upi.core.types import Dissimilarity, Loader, Perturber, Progress, SaliencyMap
 from upi.evaluation.protocol import evaluate
 from upi.evaluation.result import Evaluation
 from upi.network.classifier import Classifier
 
 #: What every column of a transfer matrix has beside the perturbations.
-NOISE = ("random",)
+BESIDE = (NOISE,)
 
 
 @dataclass(frozen=True)
 class _Options:
     dissimilarity: str | Dissimilarity
-    preset: str
+    preset: str | Protocol
     draws: int
     seed: int
 
@@ -36,7 +38,7 @@ def _tables(
     tables = {}
     for number, (name, (model, saliency)) in enumerate(cases.items()):
         tables[name] = evaluate(
-            model, perturbations, loader, saliency=saliency, controls=NOISE, **vars(options)
+            model, perturbations, loader, saliency=saliency, controls=BESIDE, **vars(options)
         )
         if progress is not None:
             progress(number + 1, len(cases))
@@ -50,7 +52,7 @@ def transfer_models(
     *,
     saliency: str | SaliencyMap = "gradient",
     dissimilarity: str | Dissimilarity = "relative_l2",
-    preset: str = "protocol",
+    preset: str | Protocol = "protocol",
     draws: int = 5,
     seed: int = 0,
     progress: Progress | None = None,
@@ -80,7 +82,7 @@ def transfer_maps(
     loader: Loader,
     *,
     dissimilarity: str | Dissimilarity = "relative_l2",
-    preset: str = "protocol",
+    preset: str | Protocol = "protocol",
     draws: int = 5,
     seed: int = 0,
     progress: Progress | None = None,

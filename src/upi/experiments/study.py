@@ -11,11 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from upi.attacks import UPIPCA, ClassUAP, PerImageAttack, RandomPerturbation, UPIGrad
+from upi.attacks import ATTACKS, UPIPCA, Attack, PerImageAttack, RandomPerturbation
+from upi.attacks.protocol import Protocol, resolve
+from upi.attacks.registry import fitted
 from upi.core.errors import ConfigError, unknown_name
+from upi.core.rows import CLASS_UAP, NOISE, PER_IMAGE, UPI_GRAD, UPI_PCA
 from upi.core.types import Perturber, Progress
 from upi.evaluation import Evaluation, Example, Row, evaluate, examples
 from upi.network.classifier import Classifier
@@ -74,45 +76,46 @@ class Spec:
     @property
     def price(self) -> float:
         """The price that these attacks pay; the paper knows none."""
-        return 0.0 if self.preset == "paper" else self.prediction_price
+        return self.prediction_price if self.protocol.priced else 0.0
+
+    @property
+    def protocol(self) -> Protocol:
+        """What the preset stands for."""
+        return resolve(self.preset)
 
     def shared(self, seed: int) -> dict[str, Any]:
         """The constructor's first words of every attack."""
         names = ("saliency", "dissimilarity", "norm", "eps", "preset")
         return {**{name: getattr(self, name) for name in names}, "seed": seed}
 
-
-def _upi_grad(model: Classifier, spec: Spec, seed: int) -> UPIGrad:
-    return UPIGrad(
-        model,
-        **spec.shared(seed),
-        steps=spec.steps,
-        prediction_price=spec.price,
-        clip=spec.clip and spec.preset != "paper",
-        compile=spec.compile,
-    )
-
-
-def _upi_pca(model: Classifier, spec: Spec, seed: int) -> UPIPCA:
-    return UPIPCA(
-        model,
-        **spec.shared(seed),
-        prediction_price=spec.price,
-        clip=spec.clip and spec.preset != "paper",
-        draws=spec.pca_draws,
-    )
+    def options(self) -> dict[str, Any]:
+        """What attacks may ask for beside these, by the names of their own options."""
+        return {
+            "steps": self.steps,
+            "prediction_price": self.price,
+            "clip": self.clip and self.protocol.clip,
+            "draws": self.pca_draws,
+            "compile": self.compile,
+        }
 
 
-def _class_uap(model: Classifier, spec: Spec, seed: int) -> ClassUAP:
-    return ClassUAP(model, **spec.shared(seed), steps=spec.steps, compile=spec.compile)
+#: The paper's two methods.
+UNIVERSAL = (UPI_PCA, UPI_GRAD)
+#: What a study fits, in the order of its table.
+STUDIED = (*UNIVERSAL, CLASS_UAP)
 
 
-METHODS: dict[str, Callable[[Classifier, Spec, int], UPIGrad | UPIPCA | ClassUAP]] = {
-    "upi-pca": _upi_pca,
-    "upi-grad": _upi_grad,
-    "class-uap": _class_uap,
-}
-UNIVERSAL = ("upi-pca", "upi-grad")
+def attack_of(name: str, model: Classifier, spec: Spec, seed: int) -> Attack:
+    """An attack with the options of a study.
+
+    Raises:
+        ConfigError: The name is unknown, or nothing is fitted under it.
+    """
+    entry = ATTACKS.entry(name)
+    wanted = entry.facts["options"]
+    if wanted is None:
+        raise unknown_name("method", name, fitted())
+    return entry.value(model, **spec.shared(seed), **{key: spec.options()[key] for key in wanted})
 
 
 def fit(
@@ -123,13 +126,13 @@ def fit(
     Raises:
         ConfigError: The name is unknown, or a split is empty.
     """
-    if name not in METHODS:
-        raise unknown_name("method", name, METHODS)
+    attack = attack_of(name, model, spec, seed)
     for part in ("fit", "select"):
         if not getattr(splits, part):
             raise ConfigError(f"the {part} split is empty; give it images (--n-{part})")
-    found = METHODS[name](model, spec, seed).fit(splits.fit, select=splits.select, progress=progress)
-    return found.noting(data=dict(splits.origin))
+    perturbation = attack.fit(splits.fit, select=splits.select, progress=progress)
+    assert isinstance(perturbation, Perturbation)
+    return perturbation.noting(data=dict(splits.origin))
 
 
 def span_of(
@@ -140,7 +143,9 @@ def span_of(
     Raises:
         ConfigError: k is out of range.
     """
-    return _upi_pca(model, spec, spec.seed).subspace(splits.fit, k, progress=progress)
+    attack = attack_of(UPI_PCA, model, spec, spec.seed)
+    assert isinstance(attack, UPIPCA)
+    return attack.subspace(splits.fit, k, progress=progress)
 
 
 @dataclass(frozen=True)
@@ -216,7 +221,7 @@ def tabulate(
         prediction_price=spec.price,
         compile=spec.compile,
     )
-    rows: dict[str, Perturber] = {**perturbations, "per-image": per_image}
+    rows: dict[str, Perturber] = {**perturbations, PER_IMAGE: per_image}
     evaluation = evaluate(
         model,
         rows,
@@ -229,9 +234,9 @@ def tabulate(
     )
     if not pictures:
         return evaluation, []
-    shown = {name: p for name, p in rows.items() if name in evaluation.rows and name != "class-uap"}
+    shown = {name: p for name, p in rows.items() if name in evaluation.rows and name != CLASS_UAP}
     noise = RandomPerturbation(model, **spec.shared(spec.seed))
-    shown["random"] = noise.pattern(tuple(splits.test[0][0].shape[1:]))
+    shown[NOISE] = noise.pattern(tuple(splits.test[0][0].shape[1:]))
     found = examples(
         model,
         shown,
@@ -264,26 +269,12 @@ def study(
         pictures: Pick example images.
     """
     perturbations = dict(ready or {})
-    for name in METHODS:
+    for name in STUDIED:
         if name not in perturbations:
             progress = stage(f"{spec.key}: {name}")
             perturbations[name] = fit(name, model, spec, splits, seed=spec.seed, progress=progress)
-    ordered = {name: perturbations[name] for name in METHODS}
+    ordered = {name: perturbations[name] for name in STUDIED}
     evaluation, shown = tabulate(model, spec, splits, ordered, stage=stage, pictures=pictures)
     rows = _spread(model, spec, splits, evaluation, stage)
-    files = {name: name if spec.key == "gradient" else f"{name}--{spec.key}" for name in METHODS}
+    files = {name: name if spec.key == "gradient" else f"{name}--{spec.key}" for name in STUDIED}
     return Table(spec, evaluation, ordered, files, shown, rows)
-
-
-def device_of(name: str) -> torch.device:
-    """``auto`` is the first CUDA device where there is one, else the CPU.
-
-    Raises:
-        ConfigError: There is no such device.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"--device {name}: {str(error).splitlines()[0]}") from error

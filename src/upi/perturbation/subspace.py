@@ -23,6 +23,8 @@ from upi.perturbation.ball import Ball
 from upi.perturbation.file import canonical, plain_json, read_tensors
 from upi.perturbation.pattern import Perturbation, as_perturbation
 
+#: What the provenance of noise inside a subspace calls its method.
+RANDOM_IN_SUBSPACE = "RandomInSubspace"
 FORMAT, VERSION = "upi-subspace", "1"
 #: Largest deviation of the basis from being orthonormal, in float32.
 ORTHONORMAL = 1e-4
@@ -79,7 +81,7 @@ class Subspace:
         ball = Ball("l2", eps)
         mixing = torch.randn(len(self), generator=generator(seed, "subspace", draw))
         delta = ball.extreme((mixing @ self.basis.flatten(1)).view(1, *self.basis.shape[1:]))
-        record = {"method": "RandomInSubspace", "directions": len(self), "seed": seed, "draw": draw}
+        record = {"method": RANDOM_IN_SUBSPACE, "directions": len(self), "seed": seed, "draw": draw}
         return as_perturbation(delta, ball, record)
 
     def save(self, path: str | Path) -> Path:

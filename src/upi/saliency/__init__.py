@@ -1,47 +1,31 @@
 """Saliency maps of images, one file a method.
 
 A map takes (model, images (N, C, H, W), classes (N,)) to maps (N, H, W) and is a frozen value that can
-be called. A new method is a new file and a line in ``MAPS``; a callable of the same signature needs neither.
+be called. A new method is a new file that declares it (``upi.saliency.registry``); a callable of the same
+signature needs none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from upi.core.errors import ModelError, unknown_name
+from upi.core.errors import ModelError
+from upi.core.naming import name_of
 from upi.core.types import Network, SaliencyMap
 from upi.saliency.grad_cam import GradCAM
 from upi.saliency.gradient import Gradient, InputXGradient
 from upi.saliency.integrated import IntegratedGradients
+from upi.saliency.registry import MAPS
 from upi.saliency.score import SCORES, input_gradient, score
 from upi.saliency.smoothgrad import SmoothGrad
 
-MAPS: dict[str, Callable[[], SaliencyMap]] = {
-    "gradient": Gradient,
-    "input_x_gradient": InputXGradient,
-    "integrated_gradients": IntegratedGradients,
-    "smoothgrad": SmoothGrad,
-    "grad_cam": GradCAM,
-}
 
-#: Maps as the paper computes them, as far as it is known: the softmax output is explained,
-#: integrated gradients take 10 steps and leave out the input factor.
-PAPER_MAPS: dict[str, Callable[[], SaliencyMap]] = {
-    "gradient": lambda: Gradient(score="softmax"),
-    "input_x_gradient": lambda: InputXGradient(score="softmax"),
-    "integrated_gradients": lambda: IntegratedGradients(
-        score="softmax", steps=10, rule="left", multiply_by_inputs=False
-    ),
-    "smoothgrad": lambda: SmoothGrad(score="softmax"),
-    "grad_cam": lambda: GradCAM(score="softmax"),
-}
-
-
-_OWN = (GradCAM, Gradient, InputXGradient, IntegratedGradients, SmoothGrad)
+def _own() -> list[type]:
+    """The library's map classes."""
+    return [value for value in MAPS.values() if isinstance(value, type)]
 
 
 def explain(saliency: SaliencyMap, model: Network, x: Tensor, target: Tensor) -> Tensor:
@@ -53,7 +37,7 @@ def explain(saliency: SaliencyMap, model: Network, x: Tensor, target: Tensor) ->
     Raises:
         ModelError: The callable does not return (N, H, W).
     """
-    if isinstance(saliency, _OWN):
+    if isinstance(saliency, tuple(_own())):
         return check_maps(saliency(model, x.detach(), target), x).detach()
     with torch.enable_grad():
         return check_maps(saliency(model, x.detach().requires_grad_(), target), x).detach()
@@ -72,24 +56,26 @@ def resolve(saliency: str | SaliencyMap, *, paper: bool = False) -> SaliencyMap:
 
     Args:
         saliency: A name of ``MAPS`` or any callable ``(model, x, target) -> (N, H, W)``.
-        paper: Look the name up among the paper's forms.
+        paper: In the paper's form: the softmax output is explained.
 
     Raises:
         ConfigError: The name is unknown (the message lists the known ones).
     """
     if callable(saliency):
         return saliency
-    if not isinstance(saliency, str):
-        raise unknown_name("saliency map", saliency, MAPS)
-    maps = PAPER_MAPS if paper else MAPS
-    if saliency not in maps:
-        raise unknown_name("saliency map", saliency, maps)
-    return maps[saliency]()
+    entry = MAPS.entry(saliency)
+    return entry.value(**entry.facts.get("paper", {})) if paper else entry.value()
+
+
+def title_of(saliency: str | SaliencyMap) -> str:
+    """Name of a map for people."""
+    if isinstance(saliency, str) and saliency in MAPS:
+        return MAPS.entry(saliency).title
+    return name_of(saliency)
 
 
 __all__ = [
     "MAPS",
-    "PAPER_MAPS",
     "SCORES",
     "GradCAM",
     "Gradient",
@@ -101,4 +87,5 @@ __all__ = [
     "input_gradient",
     "resolve",
     "score",
+    "title_of",
 ]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from upi.core.errors import ConfigError, ModelError
 from upi.core.types import Network
 from upi.saliency.reduce import normalise_maps
+from upi.saliency.registry import MAPS
 from upi.saliency.score import check_classes, score
 
 #: The smallest side of a feature map that is chosen by itself, where there is one as large.
@@ -81,6 +82,7 @@ def _listening(net: nn.Module, layer: str | None) -> Iterator[Callable[[], Tenso
             handle.remove()
 
 
+@MAPS.add("grad_cam", "Grad-CAM map", order=5, paper={"score": "softmax"})
 @dataclass(frozen=True)
 class GradCAM:
     """Grad-CAM (Selvaraju et al. 2017): relu(sum_k a_k A_k), a_k the mean of d s_c / d A_k.

@@ -8,9 +8,11 @@ from torch import Tensor
 
 from upi.core.types import Network
 from upi.saliency.reduce import normalise_maps, reduce_channels
+from upi.saliency.registry import MAPS
 from upi.saliency.score import input_gradient
 
 
+@MAPS.add("gradient", "simple-gradient map", order=1, paper={"score": "softmax"})
 @dataclass(frozen=True)
 class Gradient:
     """Simple gradient: I(x) = sum over channels of |d s_c(x) / dx| (Simonyan et al. 2014).
@@ -31,6 +33,7 @@ class Gradient:
         return normalise_maps(reduce_channels(gradient, self.reduce), self.normalize)
 
 
+@MAPS.add("input_x_gradient", "input × gradient map", order=4, paper={"score": "softmax"})
 @dataclass(frozen=True)
 class InputXGradient:
     """Input times gradient: I(x) = x * d s_c(x) / dx (Shrikumar et al. 2016).

@@ -12,6 +12,7 @@ from torch import Tensor
 from upi.core.errors import ConfigError, unknown_name
 from upi.core.types import Network
 from upi.saliency.reduce import normalise_maps, reduce_channels
+from upi.saliency.registry import MAPS
 from upi.saliency.score import copies_at_once, input_gradient, score
 
 Quadrature = tuple[list[float], list[float]]  # nodes in [0, 1], weights that sum to 1
@@ -37,6 +38,13 @@ RULES: dict[str, Callable[[int], Quadrature]] = {
 }
 
 
+@MAPS.add(
+    "integrated_gradients",
+    "integrated-gradients map",
+    order=2,
+    # as far as it is known: 10 steps, and the input factor left out
+    paper={"score": "softmax", "steps": 10, "rule": "left", "multiply_by_inputs": False},
+)
 @dataclass(frozen=True)
 class IntegratedGradients:
     """Integrated gradients (Sundararajan et al. 2017) along the line from a baseline.

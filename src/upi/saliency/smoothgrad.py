@@ -12,6 +12,7 @@ from upi.core.errors import ConfigError
 from upi.core.seeding import generator
 from upi.core.types import Network
 from upi.saliency.reduce import normalise_maps, reduce_channels
+from upi.saliency.registry import MAPS
 from upi.saliency.score import copies_at_once, input_gradient
 
 
@@ -23,6 +24,7 @@ def _noise(seed: int, copies: int, shape: torch.Size) -> Tensor:
     )
 
 
+@MAPS.add("smoothgrad", "SmoothGrad map", order=3, paper={"score": "softmax"})
 @dataclass(frozen=True)
 class SmoothGrad:
     """Mean over Gaussian copies of the simple-gradient map (Smilkov et al. 2017).

@@ -19,7 +19,7 @@ from upi.attacks.support.gradients import attack_gradient
 from upi.attacks.support.objective import MapChange, Objective, PredictionChange, explained_batch
 from upi.core.errors import ConfigError, FallbackWarning
 from upi.data.batches import Batch
-from upi.experiments.study import METHODS, Spec
+from upi.experiments.study import Spec, attack_of
 from upi.network.surrogate import Surrogate
 from upi.saliency import Gradient, IntegratedGradients, SmoothGrad
 
@@ -166,6 +166,6 @@ def test_an_unknown_mode_is_refused(relu_net: nn.Module) -> None:
 def test_a_study_hands_the_wish_to_compile_on(method: str, relu_net: nn.Module) -> None:
     model = upi.Classifier(relu_net)
     for wish in (True, False):
-        attack = METHODS[method](model, Spec("x", compile=wish), 0)
+        attack = attack_of(method, model, Spec("x", compile=wish), 0)
         assert isinstance(attack, IterativeAttack)
         assert attack.compile is wish

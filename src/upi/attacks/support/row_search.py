@@ -121,7 +121,8 @@ class RowSearch:
         """The select images, or the fitting images where there are none, as candidates meet them."""
         objective = MapChange(self.attack.map, self.attack.change, self.plan.price)
         held_out = self.loader if self.select is None else self.select
-        return Selection(self.attack.classifier, objective, held_out, correct_only=self.attack.paper)
+        correct_only = self.attack.protocol.correct_only
+        return Selection(self.attack.classifier, objective, held_out, correct_only=correct_only)
 
     def run(self) -> Found:
         """The best leading vector, refined as long as that gains on the select images."""
@@ -196,7 +197,7 @@ class RowSearch:
                 surrogate,
                 objective,
                 self.loader,
-                attack.paper,
+                attack.protocol.correct_only,
                 self.progress,
                 self.caches[form],
                 kept=replace(objective, prediction_price=plan.price),

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from upi.attacks import UPIPCA, UPIGrad
 from upi.attacks.support.row_search import RowForm, RowSearch
+from upi.core.rows import NOISE, UPI_GRAD
 from upi.core.types import Progress
 from upi.evaluation import evaluate
 from upi.experiments.reproduce.lab import Lab
@@ -68,7 +69,7 @@ def components(lab: Lab, table1: list[Outcome]) -> Outcome:
             )
             progress(number + 1, len(FORMS))
         noise = search.selection.noise(attack.ball, settings.seed)
-        grad = lab.perturbation(settings.lead, settings.main, "upi-grad")
+        grad = lab.perturbation(settings.lead, settings.main, UPI_GRAD)
         strongest = float(search.selection.scores(grad.delta[None])[0])
         return {
             "forms": forms,
@@ -90,7 +91,7 @@ def subspace(lab: Lab, table1: list[Outcome]) -> Outcome:
         dimensions, restricted = ([k for k in some if k <= most] for some in (DIMENSIONS, RESTRICTED))
         span = _attack(lab).subspace(splits.fit, max(dimensions))
         span.save(lab.folder / "subspaces" / f"{settings.lead}.safetensors")
-        grad = lab.perturbation(settings.lead, cell, "upi-grad")
+        grad = lab.perturbation(settings.lead, cell, UPI_GRAD)
         rows: dict[str, Any] = {
             f"span/{k}/{draw}": span.first(k).random(spec.eps, seed=spec.seed, draw=draw)
             for k in dimensions
@@ -114,7 +115,7 @@ def subspace(lab: Lab, table1: list[Outcome]) -> Outcome:
             rows,
             lab.test(settings.n_transfer),
             preset=settings.preset,
-            controls=("random",),
+            controls=(NOISE,),
             draws=DRAWS,
             seed=settings.seed,
         )

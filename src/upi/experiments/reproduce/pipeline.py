@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from upi.attacks.base import versions
+from upi.core.version import versions
 from upi.experiments.reproduce import directions, studies, transfers
 from upi.experiments.reproduce.lab import Lab
 from upi.experiments.reproduce.stages import Outcome

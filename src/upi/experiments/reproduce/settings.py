@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from upi.attacks.base import PRESETS
+from upi.attacks.protocol import PAPER, PROTOCOLS, resolve
 from upi.core.errors import unknown_name
 from upi.experiments.study import Spec
 from upi.models.recipes import ARCHITECTURES, SCALES
@@ -58,7 +58,7 @@ class Cell:
             seed=seed,
             steps=self.work.steps,
             per_image_steps=self.work.per_image_steps,
-            pca_draws=1 if preset == "paper" else self.work.pca_draws,
+            pca_draws=1 if resolve(preset) is PAPER else self.work.pca_draws,
             fits=self.work.fits,
         )
 
@@ -190,7 +190,7 @@ def settings(dataset: str, scale: str = "small", preset: str = "protocol", *, se
     for kind, name, known in (
         ("dataset", dataset, DATASETS),
         ("scale", scale, SCALES),
-        ("preset", preset, PRESETS),
+        ("preset", preset, PROTOCOLS),
     ):
         if name not in known:
             raise unknown_name(kind, name, known)

@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from upi.attacks.base import versions
 from upi.core.errors import RunFolderError
 from upi.core.storage import write_atomic
 from upi.core.types import Progress
+from upi.core.version import versions
 from upi.results.folder import parse_json
 
 Result = dict[str, Any]

@@ -12,6 +12,7 @@ from upi.attacks import UPIPCA, RandomPerturbation
 from upi.attacks.per_image import PerImageAttack
 from upi.attacks.support.objective import MapChange
 from upi.attacks.support.rows import ExplainedImages, GradientRows, RowPlan
+from upi.core.rows import NOISE, PER_IMAGE, UPI_GRAD
 from upi.core.types import Progress
 from upi.evaluation import compare, correlate, eps_curve, evaluate
 from upi.experiments.reproduce.lab import Lab, need
@@ -85,7 +86,7 @@ def fitting_images(lab: Lab, table1: list[Outcome]) -> Outcome:
             for method in UNIVERSAL:
                 found = fit(method, model, spec, splits, seed=settings.seed)
                 test = lab.test(settings.n_transfer)
-                table = evaluate(model, {method: found}, test, preset=settings.preset, controls=("random",))
+                table = evaluate(model, {method: found}, test, preset=settings.preset, controls=(NOISE,))
                 for row in table.rows.values():
                     points.append(
                         {
@@ -112,7 +113,7 @@ def spectrum(lab: Lab, table1: list[Outcome]) -> Outcome:
         loader = lab.splits(cell.work).fit
         objective = MapChange(attack.map, attack.change)
         with attack.fitting(loader, attack.beta("auto"), objective) as (surrogate, first):
-            images = ExplainedImages(surrogate, objective, loader, attack.paper, progress)
+            images = ExplainedImages(surrogate, objective, loader, attack.protocol.correct_only, progress)
             plan = RowPlan(attack.deviation(first[0].numel()), 1, spec.seed, spec.clip)
             rows = GradientRows(images, rows="gradient", plan=plan)
             matrix = torch.cat([block.cpu() for block in rows.blocks()])
@@ -146,15 +147,15 @@ def pictures(lab: Lab, table1: list[Outcome]) -> Outcome:
 
     def make(progress: Progress) -> dict[str, Any]:
         main = next(o for o in table1 if o.name == f"table1/{settings.lead}/{cell.key}")
-        values = np.asarray(need(main)["samples"]["upi-grad"])
+        values = np.asarray(need(main)["samples"][UPI_GRAD])
         order = np.argsort(values, kind="stable")
         places = [int(order[round(share * (len(order) - 1))]) for share in SHOWN]
         model, spec = lab.model(settings.lead), cell.spec(settings.preset, settings.seed)
         shape = tuple(lab.parts["test"].images.shape[1:])
         rows: dict[str, Any] = {
-            "random": RandomPerturbation(model, **spec.shared(spec.seed)).pattern(shape),
+            NOISE: RandomPerturbation(model, **spec.shared(spec.seed)).pattern(shape),
             **{method: lab.perturbation(settings.lead, cell, method) for method in UNIVERSAL},
-            "per-image": PerImageAttack(
+            PER_IMAGE: PerImageAttack(
                 model, **spec.shared(spec.seed), steps=spec.per_image_steps, prediction_price=spec.price
             ),
         }

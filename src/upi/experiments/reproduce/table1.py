@@ -8,16 +8,17 @@ from typing import Any
 
 import numpy as np
 
+from upi.core.rows import TINY_NOISE
 from upi.core.types import Progress
 from upi.experiments.reproduce.lab import Lab, need
 from upi.experiments.reproduce.settings import Cell
 from upi.experiments.reproduce.stages import Outcome
-from upi.experiments.study import METHODS, Table, study
+from upi.experiments.study import STUDIED, Table, study
 
 
 def _announce(progress: Progress, cell: Cell) -> Callable[[str], Progress]:
     """One bar for all parts of a cell: fits, evaluation, further fits."""
-    parts = len(METHODS) + 1 + 2 * (cell.work.fits - 1)
+    parts = len(STUDIED) + 1 + 2 * (cell.work.fits - 1)
     begun = -1
 
     def stage(name: str) -> Progress:
@@ -36,7 +37,7 @@ def _samples(table: Table) -> dict[str, list[float]]:
     return {
         row: np.round(column["dissimilarity"], 4).tolist()
         for row, column in table.evaluation.per_sample.items()
-        if row != "tiny-noise"
+        if row != TINY_NOISE
     }
 
 
