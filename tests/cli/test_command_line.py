@@ -119,10 +119,10 @@ def test_the_second_demo_uses_the_cached_classifier_and_repeats_from_its_configu
     monkeypatch.setenv("UPI_CACHE", str(workplace / "cache"))
     run("demo", "--config", workplace / "demo" / "config.json", "--out", workplace / "again")
     first, second = RunFolder(workplace / "demo"), RunFolder(workplace / "again")
-    assert not first.config()["model"]["cached"]
-    assert second.config()["model"]["cached"]
-    assert first.config()["options"] == second.config()["options"]
-    assert first.metrics()["tables"] == second.metrics()["tables"]
+    assert not first.config().plain()["model"]["cached"]
+    assert second.config().plain()["model"]["cached"]
+    assert first.config().options == second.config().options
+    assert first.metrics().tables == second.metrics().tables
     for name in ("upi-grad", "upi-pca"):
         file = Path("perturbations") / f"{name}.safetensors"
         assert (workplace / "demo" / file).read_bytes() == (workplace / "again" / file).read_bytes()
@@ -135,7 +135,7 @@ def test_train_fit_evaluate_report_work_together(workplace: Path, tmp_path: Path
     assert {path.name for path in perturbations.iterdir()} == {"upi-grad.safetensors", "upi-pca.safetensors"}
     out = run("evaluate", *shared, "--perturbation", tmp_path / "fit", "--out", tmp_path / "evaluate")
     assert "linf eps = 0.0627451" in out
-    table = RunFolder(tmp_path / "evaluate").metrics()["tables"][0]
+    table = RunFolder(tmp_path / "evaluate").metrics().plain()["tables"][0]
     assert (table["saliency"], table["norm"], table["eps"]) == ("gradient", "linf", pytest.approx(16 / 255))
     page = tmp_path / "evaluate" / "report.html"
     before = page.read_text()
@@ -185,10 +185,10 @@ def test_a_folder_that_is_no_run_is_never_replaced(tmp_path: Path) -> None:
 
 def test_a_failed_run_leaves_the_old_one_and_nothing_else(tmp_path: Path) -> None:
     with new_run(tmp_path / "run") as folder:
-        folder.write_json("config.json", {"number": 1})
+        folder.write_json("config.json", {"command": "1"})
     with pytest.raises(ValueError, match="JSON"), new_run(tmp_path / "run", force=True) as folder:
         folder.write_json("config.json", {"number": float("nan")})
-    assert RunFolder(tmp_path / "run").config() == {"number": 1}
+    assert RunFolder(tmp_path / "run").config().command == "1"
     assert list(tmp_path.iterdir()) == [tmp_path / "run"]
 
 
@@ -241,7 +241,7 @@ def test_bad_configuration_files_are_refused(name: str, content: str, message: s
 def test_options_on_the_command_line_win_over_the_file(tmp_path: Path) -> None:
     (tmp_path / "options.toml").write_text("epochs = 1\nn-train = 200\nn_test = 50\nseed = 4\n")
     run("train", "--config", tmp_path / "options.toml", "--seed", "5", "--out", tmp_path / "out")
-    options = RunFolder(tmp_path / "out").config()["options"]
+    options = RunFolder(tmp_path / "out").config().options
     assert {key: options[key] for key in ("epochs", "n_train", "n_test", "seed")} == {
         "epochs": 1,
         "n_train": 200,
@@ -287,7 +287,7 @@ def fitted(workplace: Path) -> Path:
 
 
 def _flags(run_folder: Path) -> set[str]:
-    return {flag["code"] for flag in RunFolder(run_folder).metrics()["flags"]}
+    return {flag.code for flag in RunFolder(run_folder).metrics().flags}
 
 
 def test_test_images_that_may_have_been_fitted_on_are_flagged(
@@ -324,10 +324,10 @@ def test_evaluate_keeps_every_perturbation_and_refuses_the_names_of_controls(
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda m: m.pop("tables"), "do not follow schema 1"),
-        (lambda m: m["tables"].clear(), "do not follow schema 1"),
-        (lambda m: m["tables"][0]["rows"][0].pop("ssim"), "do not follow schema 1"),
-        (lambda m: m.update(schema=2), "expected schema 1, got 2"),
+        (lambda m: m.pop("tables"), "does not follow schema 2: tables: Field required"),
+        (lambda m: m["tables"].clear(), "tables: List should have at least 1 item"),
+        (lambda m: m["tables"][0]["rows"][0].pop("ssim"), "tables.0.rows.0.ssim: Field required"),
+        (lambda m: m.update(schema=3), "expected schema 2 or 1, got 3"),
     ],
 )
 def test_reports_on_damaged_results_are_refused(

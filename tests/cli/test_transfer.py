@@ -68,7 +68,7 @@ def test_perturbations_on_other_networks_and_maps(tmp_path: Path, data: list[str
     out = tmp_path / "transfer"
     said = run("transfer", *common, "--model", str(first), "--model", str(second), "--out", out)
     assert "upi-grad" in said
-    metrics = RunFolder(out).metrics()
+    metrics = RunFolder(out).metrics().plain()
     assert metrics["transfer"]["columns"] == ["one", "two"]
     assert metrics["transfer"]["rows"] == ["upi-grad", "random"]
     assert [table["tested_on"] for table in metrics["tables"]] == ["one", "two"]
@@ -88,7 +88,7 @@ def test_perturbations_on_other_networks_and_maps(tmp_path: Path, data: list[str
         "--out",
         maps,
     )
-    assert RunFolder(maps).metrics()["transfer"]["columns"] == ["gradient", "grad_cam"]
+    assert RunFolder(maps).metrics().plain()["transfer"]["columns"] == ["gradient", "grad_cam"]
     said = run(
         "transfer", *common, "--model", first, "--model", second, "--saliency", "gradient",
         "--saliency", "smoothgrad", "--out", tmp_path / "x", code=2,

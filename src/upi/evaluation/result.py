@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from upi.core.rows import style_of
 from upi.evaluation.flags import Flag
 from upi.evaluation.intervals import Interval
+from upi.saliency import title_of
 
 #: Metrics of a row, in the order of tables.
 METRICS = ("dissimilarity", "top_k_overlap", "spearman", "ssim", "mass_center_shift", "realised_norm")
@@ -48,7 +50,13 @@ class Row:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values, the row of metrics.json."""
-        plain: dict[str, Any] = {"name": self.name, "kind": self.kind}
+        style = style_of(self.name)
+        plain: dict[str, Any] = {
+            "name": self.name,
+            "title": style.title,
+            "colour": style.colour,
+            "kind": self.kind,
+        }
         for metric in (*METRICS, "dissimilarity_unchanged"):
             plain[metric] = self[metric].to_dict()
         plain["unchanged"] = {metric: value.to_dict() for metric, value in self.unchanged.items()}
@@ -82,6 +90,7 @@ class Evaluation:
         """As plain JSON values, the table of metrics.json."""
         return {
             "saliency": self.saliency,
+            "map_title": title_of(self.saliency),
             "dissimilarity": self.dissimilarity,
             "norm": self.norm,
             "eps": self.eps,

@@ -14,6 +14,7 @@ from upi.core.types import Dissimilarity, Loader, Perturber, Progress, SaliencyM
 from upi.evaluation.protocol import evaluate
 from upi.evaluation.result import Evaluation
 from upi.network.classifier import Classifier
+from upi.saliency import title_of
 
 #: What every column of a transfer matrix has beside the perturbations.
 BESIDE = (NOISE,)
@@ -114,6 +115,7 @@ def matrix(tables: Mapping[str, Evaluation]) -> dict[str, Any]:
     return {
         "rows": rows,
         "columns": list(tables),
+        "titles": {target: title_of(t.saliency) for target, t in tables.items() if target == t.saliency},
         "n_test": {target: table.n_test for target, table in tables.items()},
         "cells": cells,
     }

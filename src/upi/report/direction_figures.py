@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
+from upi.core.rows import NOISE, UPI_GRAD, UPI_PCA
 from upi.report.style import colour
 
 FORM_COLOURS = ("#b45309", "#0f766e", "#1d4ed8")
@@ -22,9 +23,9 @@ def components(found: Mapping[str, Any]) -> Figure:
         axes.scatter(*first, s=90, marker="*", color=shade, label=f"{form['title']} (star: the first)")
     grad = found["upi_grad"]
     axes.scatter(
-        grad["frequency"], grad["change"], marker="D", s=46, color=colour("upi-grad"), label="UPI-Grad"
+        grad["frequency"], grad["change"], marker="D", s=46, color=colour(UPI_GRAD), label="UPI-Grad"
     )
-    axes.axhline(found["noise"], color=colour("random"), ls="--", lw=1, label="noise, equal norm")
+    axes.axhline(found["noise"], color=colour(NOISE), ls="--", lw=1, label="noise, equal norm")
     axes.set(xlabel="mean spatial frequency, cycles per pixel", ylabel="change of the network's maps")
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
     figure.tight_layout()
@@ -38,17 +39,17 @@ def subspace(found: Mapping[str, Any]) -> Figure:
     sizes = sorted({p["dimensions"] for p in points if p["kind"] == "span"})
     groups = [[p["mean"] for p in points if (p["kind"], p["dimensions"]) == ("span", k)] for k in sizes]
     means = [sum(g) / len(g) for g in groups]
-    axes.plot(sizes, means, "o-", ms=4, color=colour("upi-pca"), label="random vector of the span")
+    axes.plot(sizes, means, "o-", ms=4, color=colour(UPI_PCA), label="random vector of the span")
     axes.fill_between(
-        sizes, [min(g) for g in groups], [max(g) for g in groups], color=colour("upi-pca"), alpha=0.15, lw=0
+        sizes, [min(g) for g in groups], [max(g) for g in groups], color=colour(UPI_PCA), alpha=0.15, lw=0
     )
     for kind, style, label in (
         ("grad", "D-", "UPI-Grad inside the span"),
         ("part", "s:", "UPI-Grad, projected"),
     ):
         some = sorted((p["dimensions"], p["mean"]) for p in points if p["kind"] == kind)
-        axes.plot(*zip(*some, strict=True), style, ms=5, color=colour("upi-grad"), label=label)
-    for kind, row, label in (("random", "random", "noise"), ("whole", "upi-grad", "UPI-Grad")):
+        axes.plot(*zip(*some, strict=True), style, ms=5, color=colour(UPI_GRAD), label=label)
+    for kind, row, label in (("random", NOISE, "noise"), ("whole", UPI_GRAD, "UPI-Grad")):
         value = next(p["mean"] for p in points if p["kind"] == kind)
         axes.axhline(value, color=colour(row), ls="--", lw=1, label=label)
     axes.set_xscale("log", base=2)

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
+from upi.core.rows import MATCHED_NOISE, OTHER_IMAGE, TINY_NOISE
 from upi.perturbation.pattern import Perturbation
 from upi.report.style import MAP_COLOURS, colour, name
 
@@ -81,9 +82,7 @@ def class_name(classes: Sequence[str], index: int) -> str:
 def eps_curve(points: Sequence[Mapping[str, Any]], norm: str) -> Figure:
     """Mean map change and share of changed predictions against the radius."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4))
-    rows = [
-        row for row in dict.fromkeys(p["name"] for p in points) if row not in ("other-image", "tiny-noise")
-    ]
+    rows = [row for row in dict.fromkeys(p["name"] for p in points) if row not in (OTHER_IMAGE, TINY_NOISE)]
     for row in rows:
         mine = [p for p in points if p["name"] == row]
         radii = [p["eps"] for p in mine]
@@ -104,7 +103,7 @@ def distribution(columns: Mapping[str, NDArray[Any]]) -> Figure:
     for row, values in columns.items():
         ordered = np.sort(values[np.isfinite(values)])
         share = 100 * (1 - np.arange(len(ordered)) / len(ordered))
-        style = "--" if row == "random-matched" else "-"
+        style = "--" if row == MATCHED_NOISE else "-"
         axes.plot(ordered, share, style, color=colour(row), label=name(row), lw=1.6)
     axes.set(
         xlabel="change of the map exceeds", ylabel="share of test images, %", ylim=(0, 102), xlim=(0, None)

@@ -9,18 +9,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template, UndefinedError
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from upi.core.errors import RunFolderError
+from upi.core.rows import TINY_NOISE
 from upi.core.storage import write_atomic
 from upi.perturbation.pattern import Perturbation
 from upi.report import figures
-from upi.report.style import look, name
+from upi.report.style import look, name, rows_of_tables
 from upi.report.tables import transfer
-from upi.report.words import MAPS, NORMS, headline, map_name, radius
+from upi.report.words import NORMS, headline, map_name, radius
 from upi.results.folder import RunFolder
 
 #: Resolution of the figures, and that of the page they are shown on.
@@ -96,7 +96,7 @@ def _section(
     for row in dict.fromkeys(c["row"] for c in captions if c["table"] == key):
         chosen = [c for c in captions if c["table"] == key and c["row"] == row]
         grids.append((name(row), drawn.add(f"examples-{key}-{row}", figures.examples(chosen, classes))))
-    columns = {row: values for (of, row), values in samples.items() if of == key and row != "tiny-noise"}
+    columns = {row: values for (of, row), values in samples.items() if of == key and row != TINY_NOISE}
     return {
         "table": table,
         "title": f"{map_name(table)}{_tested_on(table)}",
@@ -120,24 +120,15 @@ def build_report(folder: RunFolder, *, shown_as: Path | None = None) -> Path:
     Raises:
         RunFolderError: Results are missing or damaged.
     """
-    try:
-        return _build(folder, shown_as)
-    except (KeyError, IndexError, TypeError, AttributeError, UndefinedError) as error:
-        raise RunFolderError(
-            f"{folder.path}: its results do not follow schema 1: {type(error).__name__}: {error}"
-        ) from error
-
-
-def _build(folder: RunFolder, shown_as: Path | None) -> Path:
-    config, metrics = folder.config(), folder.metrics()
+    config, metrics = folder.config().plain(), folder.metrics().plain()
     patterns, captions, samples = folder.perturbations(), folder.examples(), folder.per_sample()
-    classes = list(config.get("classes", []))
+    classes = config["classes"]
     drawn = FigureDrawer(folder)
-    with look():
+    with look(rows_of_tables(metrics["tables"])):
         sections = [
             _section(table, drawn, patterns, captions, samples, classes) for table in metrics["tables"]
         ]
-        curve = metrics.get("eps_curve")
+        curve = metrics["eps_curve"]
         points = curve["points"] if curve else []
         norm = NORMS.get(metrics["tables"][0]["norm"], "")
         spectra = _evidence(patterns, metrics["tables"], "spectrum", "UPIPCA")
@@ -147,19 +138,19 @@ def _build(folder: RunFolder, shown_as: Path | None) -> Path:
             "spectrum": drawn.add("spectrum", figures.spectrum(spectra)) if spectra else None,
             "history": drawn.add("history", figures.history(histories)) if histories else None,
         }
-    page = template("page.html", escape=True).render(
-        config=config,
-        metrics=metrics,
-        sections=sections,
-        curve_info=curve,
-        networks=transfer(metrics["transfer"], {}, MAPS) if "transfer" in metrics else None,
-        **extra,
-        name=name,
-        norms=NORMS,
-        radius=radius,
-        flag_codes={flag["code"] for flag in metrics["flags"]},
-        options=json.dumps(config.get("options", {}), indent=2),
-        command=" ".join(config.get("argv", [])),
-        folder=str(shown_as or folder.path),
-    )
+        page = template("page.html", escape=True).render(
+            config=config,
+            metrics=metrics,
+            sections=sections,
+            curve_info=curve,
+            networks=transfer(metrics["transfer"], {}) if metrics["transfer"] else None,
+            **extra,
+            name=name,
+            norms=NORMS,
+            radius=radius,
+            flag_codes={flag["code"] for flag in metrics["flags"]},
+            options=json.dumps(config["options"], indent=2),
+            command=" ".join(config["argv"]),
+            folder=str(shown_as or folder.path),
+        )
     return write_atomic(folder.path / "report.html", page)

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
+from upi.core.rows import NOISE, PER_IMAGE, UPI_PCA
 from upi.report.figures import bare, class_name, picture
 from upi.report.style import MAP_COLOURS, colour, name
 
@@ -109,7 +110,7 @@ def fitting_images(points: Sequence[Mapping[str, Any]]) -> Figure:
     for row in dict.fromkeys(p["name"] for p in points):
         mine = sorted((p for p in points if p["name"] == row), key=lambda p: int(p["count"]))
         counts = [p["count"] for p in mine]
-        style = "--" if row == "random" else "o-"
+        style = "--" if row == NOISE else "o-"
         axes.plot(counts, [p["mean"] for p in mine], style, ms=4, color=colour(row), label=name(row))
         low, high = zip(*(p["ci95"] for p in mine), strict=True)
         axes.fill_between(counts, low, high, color=colour(row), alpha=0.15, lw=0)
@@ -131,13 +132,13 @@ def spectrum_and_power(found: Mapping[str, Any]) -> Figure:
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.2, 3.2))
     values = np.asarray(found["values"])
-    left.plot(np.arange(1, len(values) + 1), values / values[0], "o-", ms=4, color=colour("upi-pca"))
+    left.plot(np.arange(1, len(values) + 1), values / values[0], "o-", ms=4, color=colour(UPI_PCA))
     left.set(xlabel="component", ylabel="singular value / first", ylim=(0, 1.05))
     steps = sorted({p["steps"] for p in found["power"]})
     passes = [step / found["batches"] for step in steps]
     for key, style, label in (("rayleigh", "s--", "‖Gv‖² / σ₁²"), ("cosine", "o-", "|cos|")):
         groups = [[p[key] for p in found["power"] if p["steps"] == step] for step in steps]
-        drawn = colour("upi-pca") if key == "cosine" else colour("per-image")
+        drawn = colour(UPI_PCA) if key == "cosine" else colour(PER_IMAGE)
         right.plot(
             passes, [float(np.mean(g)) for g in groups], style, ms=4, color=drawn, label=f"power, {label}"
         )

@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import UndefinedError
 from markupsafe import Markup
 
-from upi.core.errors import RunFolderError
+from upi.core.rows import UPI_GRAD, UPI_PCA
 from upi.core.storage import write_atomic
 from upi.report import direction_figures, figures, paper_figures
 from upi.report.page import FigureDrawer, template
-from upi.report.style import look, name
+from upi.report.style import look, name, rows_of_tables
 from upi.report.tables import COLUMNS, table1, titles_of, transfer
-from upi.report.words import MAPS, NORMS, radius
+from upi.report.words import NORMS, radius
 from upi.results.folder import RunFolder, parse_json
+from upi.results.reading import read
+from upi.results.reproduction import Reproduction
 
 #: File of a reproduction's results.
 RESULTS = "results.json"
@@ -41,12 +42,10 @@ def _patterns(folder: RunFolder, results: Mapping[str, Any]) -> dict[str, dict[s
     found: dict[str, dict[str, Any]] = {}
     for stem, item in folder.perturbations().items():
         arch, key, *method = stem.split("--")
-        if key == cell and method and method[0] in ("upi-grad", "upi-pca"):
+        if key == cell and method and method[0] in (UPI_GRAD, UPI_PCA):
             found.setdefault(method[0], {})[arch] = item.delta
     order = list(titles_of(results))
-    return {
-        m: {a: found[m][a] for a in order if a in found[m]} for m in ("upi-grad", "upi-pca") if m in found
-    }
+    return {m: {a: found[m][a] for a in order if a in found[m]} for m in (UPI_GRAD, UPI_PCA) if m in found}
 
 
 def _main(results: Mapping[str, Any]) -> str:
@@ -117,20 +116,19 @@ def build_reproduction(path: Path, *, publish: Path | None = None) -> Path:
         RunFolderError: Results are missing or damaged.
     """
     folder = RunFolder(path)
-    results = parse_json(path / RESULTS)
-    try:
-        with look():
-            drawn = _drawn(folder, results)
+    content = parse_json(path / RESULTS)
+    results = read(Reproduction, content, path / RESULTS).plain()
+    with look(rows_of_tables(results["table1"])):
+        drawn = _drawn(folder, results)
         titles = titles_of(results)
         trained = sum(c.get("training_seconds", 0) for c in results["classifiers"] if c["error"] is None)
-        maps = {key: title.removesuffix(" map") for key, title in MAPS.items()}
-        content = {
+        shown = {
             "results": results,
             "drawn": drawn,
             "lines": table1(results),
             "columns": COLUMNS,
             **{
-                short: transfer(results[key], titles, maps) if key in results else None
+                short: transfer(results[key], titles) if key in results else None
                 for short, key in TRANSFERS.items()
             },
             "titles": titles,
@@ -144,15 +142,11 @@ def build_reproduction(path: Path, *, publish: Path | None = None) -> Path:
             "command": " ".join(results["command"]),
             "figure_files": sorted(f.name for f in _published(path, results)),
         }
-        markdown = template("reproduction.md").render(**content)
-        page = template("reproduction.html", escape=True).render(**content)
-    except (KeyError, IndexError, TypeError, AttributeError, StopIteration, UndefinedError) as error:
-        raise RunFolderError(
-            f"{path}: results.json is incomplete: {type(error).__name__}: {error}"
-        ) from error
+        markdown = template("reproduction.md").render(**shown)
+        page = template("reproduction.html", escape=True).render(**shown)
     write_atomic(path / "tables.md", markdown)
     if publish is not None:
-        write_atomic(publish / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
+        write_atomic(publish / "results.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
         write_atomic(publish / "README.md", markdown)
         for figure in _published(path, results):
             shutil.copyfile(figure, publish / figure.name)

@@ -2,53 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any
 
 import matplotlib
 import matplotlib.pyplot as plt
 
-COLOURS = {
-    "upi-grad": "#c2410c",
-    "upi-pca": "#0f766e",
-    "class-uap": "#7c3aed",
-    "per-image": "#1d4ed8",
-    "per-image-one-step": "#60a5fa",
-    "random": "#6b7280",
-    "random-matched": "#9ca3af",
-    "other-image": "#a16207",
-    "tiny-noise": "#d1d5db",
-}
-NAMES = {
-    "upi-grad": "UPI-Grad",
-    "upi-pca": "UPI-PCA",
-    "class-uap": "class UAP",
-    "per-image": "per-image attack",
-    "per-image-one-step": "per-image, one step (paper)",
-    "random": "noise, equal norm",
-    "random-matched": "noise, equal realised norm",
-    "other-image": "another image's map",
-    "tiny-noise": "tiny noise (1 % of eps)",
-}
+from upi.core.rows import RowStyle, style_of
+
 MAP_COLOURS = "magma"
 
 
+#: Rows that the results on the page bring with them.
+_BROUGHT: ContextVar[Mapping[str, RowStyle]] = ContextVar("rows", default=MappingProxyType({}))
+
+
+def rows_of_tables(tables: Iterable[Mapping[str, Any]]) -> dict[str, RowStyle]:
+    """How the rows of tables are shown, as their files say."""
+    rows = (row for table in tables for row in table.get("rows", ()))
+    return {row["name"]: RowStyle(*(row[key] for key in ("name", "title", "colour", "kind"))) for row in rows}
+
+
+def shown(row: str) -> RowStyle:
+    """How a row is shown: as its file says, else as the library knows it."""
+    return _BROUGHT.get().get(row) or style_of(row)
+
+
 def colour(row: str) -> str:
-    """Colour of a row; black for rows this library does not know."""
-    return COLOURS.get(row, "#111827")
+    """Colour of a row."""
+    return shown(row).colour
 
 
 def name(row: str) -> str:
     """Name of a row for people."""
-    if row.startswith("random-in-"):
-        return f"noise in {row.removeprefix('random-in-').replace('-', ' ')}"
-    return NAMES.get(row, row)
+    return shown(row).title
 
 
 @contextmanager
-def look() -> Iterator[None]:
-    """Matplotlib settings of the report, without touching the user's own."""
+def look(rows: Mapping[str, RowStyle]) -> Iterator[None]:
+    """Matplotlib settings of the report, without touching the user's own, and the rows on its page."""
     matplotlib.use("Agg", force=False)
     settings: dict[Any, Any] = {
         "font.family": "DejaVu Sans",
@@ -63,6 +58,10 @@ def look() -> Iterator[None]:
         "savefig.facecolor": "white",
         "legend.frameon": False,
     }
-    with plt.rc_context(settings):
-        yield
-        plt.close("all")
+    token = _BROUGHT.set(rows)
+    try:
+        with plt.rc_context(settings):
+            yield
+            plt.close("all")
+    finally:
+        _BROUGHT.reset(token)

@@ -6,19 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from upi.core.rows import CLASS_UAP, MATCHED_NOISE, NOISE, ONE_STEP, PER_IMAGE, UPI_GRAD, UPI_PCA
 from upi.report.style import name
 from upi.report.words import NORMS, map_name, radius, rows_of
 
 #: Columns of Table 1.
-COLUMNS = (
-    "random",
-    "random-matched",
-    "upi-pca",
-    "upi-grad",
-    "class-uap",
-    "per-image-one-step",
-    "per-image",
-)
+COLUMNS = (NOISE, MATCHED_NOISE, UPI_PCA, UPI_GRAD, CLASS_UAP, ONE_STEP, PER_IMAGE)
 
 
 @dataclass(frozen=True)
@@ -68,7 +61,7 @@ def _entry(row: Mapping[str, Any], spread: Mapping[str, Any] | None) -> Entry:
 
 
 def _excess(entries: Mapping[str, Entry], row: str) -> float:
-    return entries[row].mean - entries["random"].mean
+    return entries[row].mean - entries[NOISE].mean
 
 
 def _share(excess: float, entries: Mapping[str, Entry], row: str) -> float | None:
@@ -83,22 +76,22 @@ def table1(results: Mapping[str, Any]) -> list[Line]:
     asked = {cell["key"]: cell for cell in results["settings"]["cells"]}
     for table in results["table1"]:
         cell = asked[table["cell"]]
-        named = {"saliency": cell["saliency"], "preset": results["preset"]}
+        named = {"map_title": cell["map_title"], "preset": results["preset"]}
         head = (table["arch"], titles.get(table["arch"], table["arch"]), map_name(named), NORMS[cell["norm"]])
         if table["error"] is not None:
             lines.append(Line(*head, cell["eps"], error=table["error"]))
             continue
         rows, spread = rows_of(table), table["seed_spread"]
         entries = {row: _entry(rows[row], spread.get(row)) for row in COLUMNS if row in rows}
-        grad, pca = _excess(entries, "upi-grad"), _excess(entries, "upi-pca")
+        grad, pca = _excess(entries, UPI_GRAD), _excess(entries, UPI_PCA)
         lines.append(
             Line(
                 *head,
                 radius(table["norm"], table["eps"]),
                 table["n_test"],
                 entries,
-                _share(grad, entries, "per-image"),
-                _share(grad, entries, "per-image-one-step"),
+                _share(grad, entries, PER_IMAGE),
+                _share(grad, entries, ONE_STEP),
                 pca / grad if grad > 0 else None,
             )
         )
@@ -114,19 +107,20 @@ class Matrix:
     lines: Sequence[tuple[str, Sequence[Entry | None], int | None]]  # name, entries, own column
 
 
-def transfer(found: Mapping[str, Any], titles: Mapping[str, str], maps: Mapping[str, str]) -> Matrix | None:
+def transfer(found: Mapping[str, Any], networks: Mapping[str, str]) -> Matrix | None:
     """A transfer matrix for people; None where its stage failed."""
     if found.get("error") is not None:
         return None
-    lines = []
+    maps = {key: title.removesuffix(" map") for key, title in found.get("titles", {}).items()}
+    titles, lines = {**networks, **maps}, []
     for row in found["rows"]:
         entries: list[Entry | None] = []
         for column in found["columns"]:
             cell = found["cells"][row].get(column)
             entries.append(None if cell is None else _cell(cell))
-        lines.append((_row_title(row, titles, maps), entries, _own(row, found["columns"])))
+        lines.append((_row_title(row, titles), entries, _own(row, found["columns"])))
     return Matrix(
-        [titles.get(c, maps.get(c, c)) for c in found["columns"]],
+        [titles.get(c, c) for c in found["columns"]],
         [found["n_test"][c] for c in found["columns"]],
         lines,
     )
@@ -142,12 +136,12 @@ def _own(row: str, columns: Sequence[str]) -> int | None:
     return list(columns).index(source) if source in columns and source != row else None
 
 
-def _row_title(row: str, titles: Mapping[str, str], maps: Mapping[str, str]) -> str:
+def _row_title(row: str, titles: Mapping[str, str]) -> str:
     method, slash, arch = row.partition("/")
     if slash:
         return f"{name(method)} of {titles.get(arch, arch)}"
     method, on, source = row.partition(" on ")
     if on:
-        return f"{name(method)} of the {maps.get(source, source)}"
+        return f"{name(method)} of the {titles.get(source, source)}"
     method, of, source = row.partition(" of ")
     return f"{name(method)} of {source}" if of else name(row)

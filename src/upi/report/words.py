@@ -6,14 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from upi.core.rows import MATCHED_NOISE, NOISE, ONE_STEP, PER_IMAGE, UNIVERSAL
+
 NORMS = {"l2": "ℓ2", "linf": "ℓ∞"}
-MAPS = {
-    "gradient": "simple-gradient map",
-    "integrated_gradients": "integrated-gradients map",
-    "smoothgrad": "SmoothGrad map",
-    "input_x_gradient": "input × gradient map",
-    "grad_cam": "Grad-CAM map",
-}
 
 
 @dataclass(frozen=True)
@@ -56,13 +51,13 @@ def rows_of(table: Mapping[str, Any]) -> dict[str, Any]:
 
 def map_name(table: Mapping[str, Any]) -> str:
     """The map of a table, for people."""
-    plain = MAPS.get(table["saliency"], str(table["saliency"]))
+    plain = str(table["map_title"])
     return f"{plain} of the softmax output" if table.get("preset") == "paper" else plain
 
 
 def strongest(table: Mapping[str, Any]) -> dict[str, Any] | None:
     """The universal row with the largest change, if there is one."""
-    found = [row for row in table["rows"] if row["kind"] == "universal" and row["dissimilarity"]["n"]]
+    found = [row for row in table["rows"] if row["kind"] == UNIVERSAL and row["dissimilarity"]["n"]]
     return max(found, key=lambda row: float(row["dissimilarity"]["mean"]), default=None)
 
 
@@ -82,10 +77,10 @@ def headline(table: Mapping[str, Any]) -> Headline | None:
     )
     parts = []
     for key, words in (
-        ("random", "Noise of the same size changes it by {}"),
-        ("random-matched", "noise scaled to the same realised size by {}"),
-        ("per-image-one-step", "one gradient step made for each image, as in the paper, by {}"),
-        ("per-image", "a strong attack made for each image by {}"),
+        (NOISE, "Noise of the same size changes it by {}"),
+        (MATCHED_NOISE, "noise scaled to the same realised size by {}"),
+        (ONE_STEP, "one gradient step made for each image, as in the paper, by {}"),
+        (PER_IMAGE, "a strong attack made for each image by {}"),
     ):
         if key in rows:
             parts.append(words.format(amount(rows[key]["dissimilarity"]["mean"], kind)))

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -26,14 +26,29 @@ from safetensors.torch import save
 
 from upi.core.errors import RunFolderError
 from upi.core.storage import write_atomic
-from upi.evaluation import Evaluation, Example, Flag
 from upi.perturbation.file import canonical
 from upi.perturbation.pattern import Perturbation
+from upi.results.reading import read
+from upi.results.schema import VERSION, Config, Metrics
 
-SCHEMA = 1
 CONFIG = "config.json"
 EXAMPLES = "examples.safetensors"
 PARTS = ("x", "perturbed", "clean_map", "perturbed_map")
+
+
+class Sampled(Protocol):
+    """A table with the figures of each sample, such as ``upi.Evaluation``."""
+
+    @property
+    def per_sample(self) -> Mapping[str, Mapping[str, np.ndarray[Any, Any]]]:
+        """Row to metric to (n,) values."""
+
+
+class Plain(Protocol):
+    """Something with a form of plain JSON values, such as a flag."""
+
+    def to_dict(self) -> Mapping[str, Any]:
+        """That form."""
 
 
 @contextmanager
@@ -116,8 +131,8 @@ def parse_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def write_captioned(path: Path, tables: Mapping[str, Sequence[Example]]) -> None:
-    """Write example images and maps as safetensors, their captions in the metadata."""
+def write_captioned(path: Path, tables: Mapping[str, Sequence[Any]]) -> None:
+    """Write example images and maps (``upi.evaluation.Example``) as safetensors, captions in the metadata."""
     tensors, captions = {}, []
     for key, examples in tables.items():
         for number, example in enumerate(examples):
@@ -147,7 +162,7 @@ class RunFolder:
         dataset: str,
         model: Mapping[str, Any],
         tables: Sequence[Mapping[str, Any]],
-        flags: Iterable[tuple[str | None, Flag]],
+        flags: Iterable[tuple[str | None, Plain]],
         seconds: Mapping[str, float],
         **more: Any,
     ) -> None:
@@ -162,7 +177,7 @@ class RunFolder:
             more: Further entries, such as a curve.
         """
         record = {
-            "schema": SCHEMA,
+            "schema": VERSION,
             "dataset": dataset,
             "model": {key: model.get(key) for key in ("arch", "test_accuracy", "fingerprint")},
             "tables": list(tables),
@@ -176,7 +191,7 @@ class RunFolder:
         """Write ``perturbations/NAME.safetensors``."""
         perturbation.save(self.path / "perturbations" / f"{name}.safetensors")
 
-    def write_per_sample(self, tables: Mapping[str, Evaluation]) -> None:
+    def write_per_sample(self, tables: Mapping[str, Sampled]) -> None:
         """Write every figure of every sample, one line per table, row and sample."""
         import pandas as pd
 
@@ -189,26 +204,23 @@ class RunFolder:
         pd.concat(frames, ignore_index=True).to_parquet(buffer, index=False)
         write_atomic(self.path / "per_sample.parquet", buffer.getvalue())
 
-    def write_examples(self, tables: Mapping[str, Sequence[Example]]) -> None:
+    def write_examples(self, tables: Mapping[str, Sequence[Any]]) -> None:
         """Write the example images and maps with their captions."""
         write_captioned(self.path / EXAMPLES, tables)
 
-    def config(self) -> dict[str, Any]:
-        """The content of config.json."""
-        return parse_json(self.path / CONFIG)
-
-    def metrics(self) -> dict[str, Any]:
-        """The content of metrics.json.
+    def config(self) -> Config:
+        """The content of config.json.
 
         Raises:
             RunFolderError: It is missing, damaged, or of another schema.
         """
-        metrics = parse_json(self.path / "metrics.json")
-        if metrics.get("schema") != SCHEMA:
-            raise RunFolderError(
-                f"{self.path / 'metrics.json'}: expected schema {SCHEMA}, got {metrics.get('schema')!r}"
-            )
-        return metrics
+        path = self.path / CONFIG
+        return read(Config, parse_json(path), path)
+
+    def metrics(self) -> Metrics:
+        """The content of metrics.json; raises as ``config``."""
+        path = self.path / "metrics.json"
+        return read(Metrics, parse_json(path), path)
 
     def perturbations(self) -> dict[str, Perturbation]:
         """Every perturbation of the run, by name."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -12,10 +13,12 @@ import torch
 from upi.core.version import versions
 from upi.experiments.reproduce import directions, studies, transfers
 from upi.experiments.reproduce.lab import Lab
+from upi.experiments.reproduce.settings import Cell
 from upi.experiments.reproduce.stages import Outcome
 from upi.experiments.reproduce.table1 import measure
 from upi.experiments.reproduce.theory import statements
-from upi.results.folder import SCHEMA
+from upi.results.schema import VERSION
+from upi.saliency import title_of
 
 COMPARISONS: dict[str, Callable[[Lab, list[Outcome]], Outcome]] = {
     "transfer_networks": transfers.between_models,
@@ -60,6 +63,11 @@ def _plain(outcome: Outcome) -> dict[str, Any]:
     return {"stage": outcome.name, "error": outcome.error, "seconds": outcome.seconds, **result}
 
 
+def _asked(cell: Cell) -> dict[str, Any]:
+    """A cell of Table 1, with its map's name for people."""
+    return {"key": cell.key, "map_title": title_of(cell.saliency), **asdict(cell)}
+
+
 def run(lab: Lab) -> dict[str, Any]:
     """Run every stage that is not done yet; returns results.json's content.
 
@@ -77,13 +85,13 @@ def run(lab: Lab) -> dict[str, Any]:
         found["theory"] = _plain(statements(lab))
     outcomes = lab.stages.outcomes
     return {
-        "schema": SCHEMA,
+        "schema": VERSION,
         "dataset": settings.dataset,
         "images": settings.source,
         "scale": settings.scale,
         "preset": settings.preset,
         "seed": settings.seed,
-        "settings": settings.to_dict(),
+        "settings": {**settings.to_dict(), "cells": [_asked(cell) for cell in settings.cells]},
         "versions": versions(),
         "hardware": hardware(lab.device),
         "n_test_split": len(lab.parts["test"]),
