@@ -10,7 +10,8 @@ import upi
 from upi.attacks.support.objective import MapChange
 from upi.attacks.support.selection import Selection
 from upi.core.types import SaliencyMap
-from upi.datasets.splits import Dataset, load, split
+from upi.datasets.dataset import Dataset
+from upi.datasets.splits import load, split
 from upi.models.classifiers import trained_or_cached
 from upi.models.training import Recipe
 

@@ -18,7 +18,8 @@ import torch
 import upi
 from upi.core.storage import write_atomic
 from upi.core.types import Perturber
-from upi.datasets.splits import Dataset, load, load_parts, split
+from upi.datasets.dataset import Dataset
+from upi.datasets.splits import load, load_parts, split
 from upi.models.classifiers import public_classifier, trained_or_cached
 from upi.models.public import PUBLIC
 from upi.models.recipes import plan

@@ -12,7 +12,7 @@ from torch import nn
 
 import upi
 from tests.conftest import convolutional, images
-from upi.datasets.splits import Dataset
+from upi.datasets.dataset import Dataset
 
 
 def tiny() -> panel.Member:

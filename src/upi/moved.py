@@ -32,7 +32,7 @@ MOVED = {
     "upi.study": "upi.experiments.study",
     "upi.runs": "upi.results.folder",
     "upi.zoo.datasets": "upi.datasets.splits",
-    "upi.zoo.sources": "upi.datasets.sources",
+    "upi.zoo.sources": "upi.datasets.registry",
     "upi.zoo.classifiers": "upi.models.classifiers",
     "upi.zoo.training": "upi.models.training",
     "upi.zoo.recipes": "upi.models.recipes",

@@ -15,7 +15,8 @@ from PIL import Image as Pictures
 
 from datasets import ClassLabel, Features, Image
 from upi.core.errors import ConfigError, DataError
-from upi.datasets.sources import SOURCES
+from upi.datasets.hub import HubDataset
+from upi.datasets.registry import DATASETS
 from upi.datasets.splits import load, load_parts
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -127,9 +128,11 @@ def test_only_the_test_split_is_read_where_nothing_else_is_asked_for(folder: Pat
 )
 def test_the_real_test_splits(name: str, count: int) -> None:
     data = load(name, split="test", folder=SHARED)
-    assert tuple(data.images.shape[1:]) == SOURCES[name].shape
+    source = DATASETS[name]
+    assert isinstance(source, HubDataset)
+    assert tuple(data.images.shape[1:]) == source.shape
     assert len(data) == count
-    assert len(data.classes) == SOURCES[name].classes
+    assert len(data.classes) == source.classes
     assert int(torch.bincount(data.labels).min()) >= (50 if name == "tiny-imagenet" else 800)
 
 

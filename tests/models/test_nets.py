@@ -12,8 +12,9 @@ from safetensors.torch import save_file
 import upi
 from upi.core.errors import ArtifactError, ConfigError
 from upi.data.shape import Shape
+from upi.models.architectures import build
 from upi.models.classifiers import load_classifier
-from upi.models.nets import NETS, build
+from upi.models.nets import NETS
 from upi.models.weights import read_weights
 
 

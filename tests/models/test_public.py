@@ -13,8 +13,9 @@ from torch import nn
 from upi.core.errors import ArtifactError, ConfigError, ModelError
 from upi.data.shape import Shape
 from upi.datasets.splits import load, load_parts
+from upi.models.architectures import build
 from upi.models.classifiers import image_size, load_classifier
-from upi.models.nets import NETS, build
+from upi.models.nets import NETS
 from upi.models.nets.cifar_resnet import CifarResNet
 from upi.models.public import PUBLIC
 

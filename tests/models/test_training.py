@@ -11,7 +11,7 @@ from torch import Tensor
 
 from upi.core.errors import ArtifactError, ConfigError
 from upi.data.shape import Shape
-from upi.datasets.splits import Dataset
+from upi.datasets.dataset import Dataset
 from upi.models.classifiers import new_net, train_new, trained_or_cached
 from upi.models.recipes import ARCHITECTURES, plan
 from upi.models.training import Recipe, augmented, train

@@ -11,7 +11,7 @@ import upi
 from tests.conftest import convolutional, images
 from upi.core.errors import ConfigError, ModelError
 from upi.data.shape import Shape
-from upi.models.nets import build
+from upi.models.architectures import build
 from upi.saliency import GradCAM, check_maps
 
 

@@ -17,8 +17,7 @@ import typer
 from pydantic import BaseModel, ConfigDict, Field
 
 from upi.core.version import versions
-from upi.datasets.sources import SOURCES
-from upi.datasets.splits import Parts, load_parts
+from upi.datasets.splits import Parts, load_parts, source_of
 
 
 class DataOptions(BaseModel):
@@ -43,14 +42,14 @@ class DataOptions(BaseModel):
 
     def _shared(self) -> bool:
         """Whether all parts are cut from the same images."""
-        return self.data not in SOURCES or not SOURCES[self.data].official_test
+        return not source_of(self.data).official_test
 
     def sizes(self) -> dict[str, int | None]:
         """Size of each part; without --n-train all images that are left, or 3,000 where the test
         images come from the same ones."""
         train = self.n_train
         if train is None and self._shared():
-            train = 0 if self.data in SOURCES else 3000
+            train = 0 if source_of(self.data).standard else 3000
         return {"train": train, "fit": self.n_fit, "select": self.n_select, "test": self.n_test}
 
     def load(self, size: int | None = None) -> Parts:

@@ -26,7 +26,7 @@ from upi.cli.options import (
 )
 from upi.core.devices import device_of
 from upi.core.errors import ConfigError
-from upi.datasets.sources import SOURCES
+from upi.datasets.splits import source_of
 from upi.models.classifiers import FILE, cache_folder, cache_key, train_new
 from upi.models.nets import NETS
 from upi.models.recipes import plan
@@ -79,7 +79,7 @@ def train_command(
     --data and --split-seed work on images this classifier never saw. Training that was cut
     short goes on where its last epoch ended when the same command is given again.
     """
-    named = data in SOURCES
+    named = source_of(data).standard
     arch = arch or ("vgg16" if named else "small-cnn")
     chosen = plan(data, arch, scale, seed=seed)
     recipe = replace(chosen.recipe, epochs=epochs) if epochs else chosen.recipe

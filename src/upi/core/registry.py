@@ -7,10 +7,12 @@ new thing takes.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pkgutil import iter_modules
+from types import FunctionType
 from typing import Any, Generic, TypeVar
 
 from upi.core.errors import unknown_name
@@ -40,6 +42,7 @@ class Registry(Mapping[str, T]):
     def __init__(self, kind: str, package: str) -> None:
         self.kind, self.package = kind, package
         self._entries: dict[str, Entry[T]] = {}
+        self._declared: dict[str, str] = {}  # name to the module that declares it
         self._complete = False
 
     def add(self, name: str, title: str, *, order: int = 100, **facts: Any) -> Callable[[T], T]:
@@ -56,9 +59,10 @@ class Registry(Mapping[str, T]):
         """
 
         def declare(value: T) -> T:
-            known = self._entries.get(name)
-            if known is not None and getattr(known.value, "__module__", 0) != getattr(value, "__module__", 1):
-                raise ValueError(f"two modules declare the {self.kind} {name!r}")
+            by_itself = isinstance(value, (type, FunctionType))
+            module = value.__module__ if by_itself else sys._getframe(1).f_globals["__name__"]
+            if self._declared.setdefault(name, module) != module:
+                raise ValueError(f"{self._declared[name]} and {module} declare the {self.kind} {name!r}")
             self._entries[name] = Entry(name, title, value, order, facts)
             return value
 
@@ -67,7 +71,7 @@ class Registry(Mapping[str, T]):
     def entries(self) -> list[Entry[T]]:
         """Everything declared, in order."""
         if not self._complete:
-            self._complete = True
+            self._complete = True  # before the imports: they may look here themselves
             for module in sorted(iter_modules(import_module(self.package).__path__), key=lambda m: m.name):
                 if not module.ispkg:
                     import_module(f"{self.package}.{module.name}")

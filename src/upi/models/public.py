@@ -9,15 +9,18 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
-from upi.core.errors import ArtifactError, ModelError
+from upi.core.errors import ArtifactError, ConfigError, ModelError
 from upi.data.shape import Shape
 from upi.models.nets.cifar_resnet import CifarResNet
+from upi.models.registry import SOURCES, ModelSource, Request
 from upi.models.weights import fill
+from upi.network.classifier import Classifier
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 #: File endings of weights, by preference.
@@ -31,7 +34,7 @@ class PublicNet:
     Attributes:
         name: What ``--model`` takes.
         title: Name for people.
-        dataset: Name of the images it classifies (``upi.datasets.sources``).
+        dataset: Name of the images it classifies (``upi.datasets.registry``).
         size: Side of the square images it is made for, in pixels.
         classes: Outputs.
         mean, std: Normalisation per channel that the weights expect.
@@ -163,3 +166,56 @@ PUBLIC = {
     net.name: net
     for net in (*(_cifar(depth) for depth in (20, 32, 44, 56, 110)), _lite(0, 224), _lite(1, 240))
 }
+
+
+def public_classifier(
+    name: str, *, weights: Path | None = None, folder: Path | None = None, shape: Shape | None = None
+) -> tuple[Classifier, dict[str, Any]]:
+    """A network that other people trained, with its normalisation, and what a report says of it.
+
+    Args:
+        name: One of ``PUBLIC``.
+        weights, folder: As of ``upi.models.registry.Request``.
+        shape: Images and classes, where they are known; the network is built for their size.
+
+    Raises:
+        ConfigError: The images have other channels or classes than the network.
+        ArtifactError, ModelError: Package or weights are missing, or of another architecture.
+    """
+    public = PUBLIC[name]
+    shape = shape or public.shape
+    if (shape.channels, shape.classes) != (public.shape.channels, public.classes):
+        raise ConfigError(
+            f"{name} tells {public.classes} classes of {public.dataset} apart on coloured images; these "
+            f"images have {shape.channels} channels and {shape.classes} classes"
+        )
+    net = public.load(weights=weights, folder=folder, size=shape.size)
+    about = {
+        "arch": name,
+        "title": public.title,
+        "width": 1.0,
+        "origin": public.origin,
+        **asdict(shape),
+        "parameters": sum(p.numel() for p in net.parameters()),
+    }
+    return Classifier(net, mean=public.mean, std=public.std), about
+
+
+class PublicSource(ModelSource):
+    """Public networks by name, with their own normalisation."""
+
+    form = "a name of a public network such as cifar10-resnet32 or efficientnet-lite0"
+
+    def accepts(self, spec: str) -> bool:
+        return spec in PUBLIC
+
+    def load(self, request: Request) -> tuple[Classifier, dict[str, Any]]:
+        return public_classifier(
+            request.spec, weights=request.weights, folder=request.folder, shape=request.shape
+        )
+
+    def size(self, spec: str) -> int | None:
+        return PUBLIC[spec].size
+
+
+SOURCES.add("public", "networks that other people trained", order=3)(PublicSource())

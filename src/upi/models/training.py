@@ -16,7 +16,7 @@ from upi.core.errors import ArtifactError, ConfigError
 from upi.core.seeding import generator
 from upi.core.storage import write_atomic
 from upi.core.types import Progress
-from upi.datasets.splits import Dataset
+from upi.datasets.dataset import Dataset
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

@@ -19,8 +19,8 @@ from torch import Tensor
 from upi.core.errors import ArtifactError, ConfigError
 from upi.core.seeding import generator
 from upi.core.storage import write_atomic
+from upi.core.tensors import canonical, plain_json, read_tensors
 from upi.perturbation.ball import Ball
-from upi.perturbation.file import canonical, plain_json, read_tensors
 from upi.perturbation.pattern import Perturbation, as_perturbation
 
 #: What the provenance of noise inside a subspace calls its method.

@@ -26,7 +26,7 @@ from safetensors.torch import save
 
 from upi.core.errors import RunFolderError
 from upi.core.storage import write_atomic
-from upi.perturbation.file import canonical
+from upi.core.tensors import canonical
 from upi.perturbation.pattern import Perturbation
 from upi.results.reading import read
 from upi.results.schema import VERSION, Config, Metrics

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from tests.datasets.test_sources import photographs, write_parquet
 from tests.models.test_public import weights
+from upi.attacks.protocol import PROTOCOL, PROTOCOLS
 from upi.cli.app import app
 from upi.experiments.reproduce.directions import radial_frequency
 from upi.experiments.reproduce.panel import GROUPS, panel_settings
@@ -24,7 +25,6 @@ from upi.models import public
 command = importlib.import_module("upi.cli.reproduce")
 directions = importlib.import_module("upi.experiments.reproduce.directions")
 lab = importlib.import_module("upi.experiments.reproduce.lab")
-upi_pca = importlib.import_module("upi.attacks.upi_pca")
 
 WORK = Work(n_fit=12, n_select=8, n_test=12, batch=6, steps=2, per_image_steps=2, pca_draws=1, fits=2)
 NETS = {"public-cifar10": "cifar10-resnet20", "public-imagenet": "photos-resnet20"}
@@ -66,7 +66,7 @@ def _little_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UPI_DATA", str(data))
     monkeypatch.setattr(command, "panel_settings", small)
     monkeypatch.setattr(directions, "COMPONENTS", 4)
-    monkeypatch.setattr(upi_pca, "COMPONENTS", 3)
+    monkeypatch.setitem(PROTOCOLS, "protocol", replace(PROTOCOL, components=3))
     # random weights and labels: call whatever the network says of an image its label
     real = lab.load_parts
 

@@ -13,6 +13,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 from tests.datasets.test_sources import write_parquet
+from upi.attacks.protocol import PROTOCOL, PROTOCOLS
 from upi.cli.app import app
 from upi.core.errors import RunFolderError
 from upi.experiments.reproduce.settings import Settings, Work
@@ -23,7 +24,6 @@ command = importlib.import_module("upi.cli.reproduce")
 known = importlib.import_module("upi.experiments.reproduce.settings")
 lab = importlib.import_module("upi.experiments.reproduce.lab")
 table1 = importlib.import_module("upi.experiments.reproduce.table1")
-upi_pca = importlib.import_module("upi.attacks.upi_pca")
 
 WORK = Work(n_fit=24, n_select=10, n_test=24, batch=12, steps=2, per_image_steps=2, pca_draws=1, fits=2)
 
@@ -55,8 +55,7 @@ def _little_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_parquet(data / "mnist" / "test.parquet", (1, 28, 28), [k % 10 for k in range(60)])
     monkeypatch.setenv("UPI_DATA", str(data))
     monkeypatch.setattr(command, "settings", small)
-    monkeypatch.setattr(upi_pca, "COMPONENTS", 3)
-    monkeypatch.setattr(upi_pca, "COMPONENTS_OF_SLOW_MAPS", 2)
+    monkeypatch.setitem(PROTOCOLS, "protocol", replace(PROTOCOL, components=3, components_of_slow_maps=2))
     recipe = Recipe(epochs=40, batch_size=20)
     monkeypatch.setattr(lab, "plan", lambda *names, seed: Plan(0.1, replace(recipe, seed=seed)))
     # random labels: let the test images be training images, so that some are classified correctly

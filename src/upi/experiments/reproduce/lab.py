@@ -12,7 +12,8 @@ import torch
 
 from upi.core.errors import UPIError
 from upi.core.types import Progress
-from upi.datasets.splits import Dataset, Parts, load_parts
+from upi.datasets.dataset import Dataset
+from upi.datasets.splits import Parts, load_parts
 from upi.experiments.reproduce.settings import Cell, Settings, Work
 from upi.experiments.reproduce.stages import Outcome, Stages
 from upi.experiments.study import Splits

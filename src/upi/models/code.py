@@ -1,0 +1,48 @@
+"""Networks from the user's own code: ``package.module:name``, a module or a function that returns one."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+from torch import nn
+
+from upi.core.errors import ConfigError, ModelError
+from upi.models.registry import SOURCES, ModelSource, Request
+from upi.network.classifier import Classifier
+
+
+def _from_code(spec: str) -> nn.Module:
+    module_name, _, attribute = spec.partition(":")
+    sys.path.insert(0, os.getcwd())
+    try:
+        factory = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"model {spec}: cannot import it: {error}") from error
+    finally:
+        sys.path.remove(os.getcwd())
+    try:
+        net = factory if isinstance(factory, nn.Module) else factory()
+    except Exception as error:
+        raise ConfigError(f"model {spec}: calling it failed: {type(error).__name__}: {error}") from error
+    if not isinstance(net, nn.Module):
+        raise ModelError(f"model {spec}: expected a torch.nn.Module, got {type(net).__name__}")
+    return net
+
+
+class CodeSource(ModelSource):
+    """Networks from code, which runs with the user's rights: it is the user's own."""
+
+    form = "module:factory"
+
+    def accepts(self, spec: str) -> bool:
+        return ":" in spec
+
+    def load(self, request: Request) -> tuple[Classifier, dict[str, Any]]:
+        net = _from_code(request.spec)
+        return Classifier(net, mean=request.mean, std=request.std), {"arch": request.spec}
+
+
+SOURCES.add("code", "your own code", order=2)(CodeSource())

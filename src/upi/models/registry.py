@@ -1,0 +1,88 @@
+"""Sources of classifiers: a module of this package that declares one is all that a new one takes.
+
+class Mine(ModelSource):
+    form = "mine/NAME"
+    def accepts(self, spec): return spec.startswith("mine/")
+    def load(self, request): ...
+
+SOURCES.add("mine", "networks of mine", order=6)(Mine())
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import nn
+
+from upi.core.errors import ConfigError
+from upi.core.registry import Registry
+from upi.data.shape import Shape
+from upi.network.classifier import Classifier
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a source.
+
+    Attributes:
+        spec: Which network, in the form of its source.
+        mean, std: Normalisation per channel, for networks that do not bring their own.
+        weights: State dict for networks without weights.
+        pretrained: Fetch published weights instead.
+        shape: Images and classes, where they are known.
+        folder: Where ``networks/NAME.safetensors`` of public networks lie; ``UPI_DATA`` by default.
+    """
+
+    spec: str
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    weights: Path | None = None
+    pretrained: bool = False
+    shape: Shape | None = None
+    folder: Path | None = None
+
+
+class ModelSource(ABC):
+    """Where classifiers come from.
+
+    Attributes:
+        form: How users write one, for help and messages.
+    """
+
+    form: ClassVar[str]
+
+    @abstractmethod
+    def accepts(self, spec: str) -> bool:
+        """Whether this is the source that ``spec`` means; asked in the order of the registry."""
+
+    @abstractmethod
+    def load(self, request: Request) -> tuple[Classifier, dict[str, Any]]:
+        """The classifier, and what a report says of it.
+
+        Raises:
+            ArtifactError, ConfigError, ModelError: It cannot be loaded.
+        """
+
+    def size(self, spec: str) -> int | None:
+        """Side of the images that the network is made for; None where it does not say."""
+        return None
+
+    def untrained(self, spec: str, shape: Shape, *, pretrained: bool) -> nn.Module:
+        """The network for ``upi train``, with published weights where asked for.
+
+        Raises:
+            ConfigError: This source has no architectures, only networks.
+        """
+        raise ConfigError(f"{spec}: nothing to train; expected a network of the zoo, or of a library")
+
+
+SOURCES: Registry[ModelSource] = Registry("source of models", "upi.models")
+
+
+def forms() -> str:
+    """All forms of a model in one line."""
+    return ", ".join(source.form for source in SOURCES.values())
