@@ -7,7 +7,7 @@ DEVICE ?= cpu
 BENCHMARKS ?= $(patsubst benchmarks/bench_%.py,%,$(wildcard benchmarks/bench_*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test bench format clean
+.PHONY: help install demo test quick docs bench format clean
 
 help: ## Say what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -23,11 +23,21 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED) ## Train a digit classifier, break its explanations, write runs/demo/report.html
 	$(BIN)/upi demo --out runs/demo --force
 
-test: $(INSTALLED) ## Lint, check types, run the whole test suite
+test: $(INSTALLED) ## Lint, check types, build the documentation, run the whole test suite
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build
 	$(BIN)/python -m pytest
+
+quick: $(INSTALLED) ## Lint, check types, run the quick tests (under half a minute)
+	$(BIN)/ruff check -q .
+	$(BIN)/ruff format -q --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q -m "not slow"
+
+docs: $(INSTALLED) ## Build the documentation, docs/_build/index.html
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build
 
 bench: $(INSTALLED) ## Measure speed and memory beside the alternatives (half an hour), write docs/benchmarks.md
 	mkdir -p benchmarks/results/$(DEVICE)

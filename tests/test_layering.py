@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,7 @@ FLOORS = [
     ["models"],
     ["experiments"],
     ["cli"],
+    ["__main__"],
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
@@ -108,3 +110,12 @@ def test_the_picture_is_that_of_the_code() -> None:
     assert (ROOT.parents[1] / "docs/architecture.svg").read_text() == architecture.draw(), (
         "draw it again: python docs/architecture.py"
     )
+
+
+def test_the_library_does_not_speak_of_options_of_the_command_line() -> None:
+    for path in FILES:
+        if _unit(path) == "cli":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                assert not re.search(r"(^|[\s(])--[a-z]", node.value), f"{path}: {node.value!r}"

@@ -14,6 +14,8 @@ import upi
 from tests.conftest import convolutional, images
 from upi.datasets.dataset import Dataset
 
+pytestmark = pytest.mark.slow
+
 
 def tiny() -> panel.Member:
     model = upi.Classifier(convolutional(nn.ReLU))

@@ -12,6 +12,8 @@ import pytest
 
 import upi
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 

@@ -21,6 +21,8 @@ from upi.linalg import MatrixRows, gram, krylov
 from upi.perturbation.ball import Ball
 from upi.perturbation.pattern import Perturbation
 
+pytestmark = pytest.mark.slow
+
 
 def _pattern(net: nn.Module, loader: Any, **options: Any) -> Perturbation:
     return upi.UPIGrad(net, eps=1.0, steps=5, **options).fit(loader)

@@ -21,6 +21,8 @@ from upi.core.errors import ConfigError, DataError, ModelError, NonFiniteError, 
 from upi.data.batches import endless_batches
 from upi.perturbation.pattern import Perturbation
 
+pytestmark = pytest.mark.slow
+
 FITTED: dict[str, Callable[..., Attack]] = {
     "upi-grad": partial(upi.UPIGrad, steps=6),
     "upi-grad priced, clipped": partial(upi.UPIGrad, steps=6, prediction_price=0.5, clip=True),

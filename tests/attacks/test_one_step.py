@@ -15,6 +15,8 @@ from upi.core.errors import ConfigError, ZeroGradientError
 from upi.core.seeding import generator
 from upi.saliency import Gradient
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def net() -> nn.Module:

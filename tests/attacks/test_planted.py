@@ -18,6 +18,8 @@ from tests.conftest import Batches, images
 from upi.attacks.base import Attack
 from upi.perturbation.pattern import Perturbation
 
+pytestmark = pytest.mark.slow
+
 SIDE, EPS = 6, 0.5
 
 

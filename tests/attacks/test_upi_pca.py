@@ -18,6 +18,8 @@ from upi.attacks.support.selection import Selection
 from upi.core.errors import ArtifactError, ConfigError
 from upi.perturbation.subspace import Subspace
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (1, 8, 8)
 
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,15 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import upi
+from upi.attacks import registry
 from upi.cli.app import app
+from upi.cli.registry import COMMANDS
 from upi.core.errors import RunFolderError
+from upi.dissimilarity import DISSIMILARITIES
 from upi.results.folder import RunFolder, new_run
+from upi.saliency import MAPS
+
+pytestmark = pytest.mark.slow
 
 SLICE = ["--n-train", "500", "--n-fit", "64", "--n-select", "32", "--n-test", "60"]
 DEMO = ["demo", *SLICE, "--n-curve", "16", "--epochs", "3", "--steps", "6", "--fits", "2"]
@@ -32,7 +39,7 @@ UPI = str(Path(sys.executable).parent / "upi")
 
 def run(*arguments: str | Path, code: int = 0) -> str:
     """Run ``upi`` in this process; returns its output, stderr included."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    result = CliRunner(env={"COLUMNS": "200"}).invoke(app, [str(argument) for argument in arguments])
     assert result.exit_code == code, f"{result.output}\n{result.exception!r}"
     return re.sub(r"\s+", " ", re.sub(r"[│╭╮╰╯─]", " ", result.output))
 
@@ -69,7 +76,7 @@ def test_the_demo_writes_the_whole_run_folder(workplace: Path) -> None:
 
 def test_metrics_follow_the_contract(workplace: Path) -> None:
     metrics = json.loads((workplace / "demo" / "metrics.json").read_text())
-    assert metrics["schema"] == 1
+    assert metrics["schema"] == 2
     assert {"dataset", "model", "tables", "flags", "seconds"} <= set(metrics)
     keys = [(table["saliency"], table["preset"]) for table in metrics["tables"]]
     assert keys == [("gradient", "protocol"), ("integrated_gradients", "protocol"), ("gradient", "paper")]
@@ -164,16 +171,35 @@ def test_a_model_and_images_of_one_s_own(tmp_path: Path, monkeypatch: pytest.Mon
     assert upi.Perturbation.load("fit/perturbations/upi-pca.safetensors").delta.shape == (3, 12, 12)
 
 
-def test_help_names_every_command_and_teaches_options() -> None:
-    out = run("--help")
-    assert all(command in out for command in ("demo", "train", "fit", "evaluate", "report"))
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_names_every_command_and_each_of_its_options(name: str) -> None:
+    assert name in run("--help")
+    out = run(name, "--help")
+    options = [
+        key for key in signature(COMMANDS[name]).parameters if key not in ("context", "run", "dataset")
+    ]
+    shown = [option for option in options if f"--{option.replace('_', '-')}" in out]
+    assert shown == options
+
+
+def test_help_teaches_options() -> None:
     assert "8/255 is accepted" in run("fit", "--help")
+    assert all(name in run("fit", "--help") for name in (*MAPS, *DISSIMILARITIES, *registry.fitted()))
+
+
+def test_a_configuration_of_version_0_1_is_still_taken(workplace: Path, tmp_path: Path) -> None:
+    """There --weights was one path and no list."""
+    options = {"model": str(workplace / "train"), "weights": "nowhere.safetensors", "data": "mnist-sample"}
+    (tmp_path / "config.json").write_text(json.dumps({"command": "fit", "options": options}))
+    run("fit", "--config", tmp_path / "config.json", *SLICE, "--steps", "1", "--out", tmp_path / "run",
+        "--method", "upi-grad")  # fmt: skip
+    assert RunFolder(tmp_path / "run").config().options["weights"] == ["nowhere.safetensors"]
 
 
 def test_an_existing_run_is_kept_unless_forced(workplace: Path) -> None:
     before = (workplace / "train" / "config.json").read_bytes()
     out = run("train", *SLICE, "--out", workplace / "train", code=2)
-    assert "exists already; use --force" in out
+    assert "exists already; force its replacement, or choose another place (--force, --out)" in out
     assert (workplace / "train" / "config.json").read_bytes() == before
 
 
@@ -209,7 +235,7 @@ def test_an_unwritable_place_is_refused_before_any_work(tmp_path: Path) -> None:
         (["train", "--n-train", "6000"], "has 5000"),
         (["train", "--epochs", "0"], "epochs"),
         (["train", "--epochs", "many"], "epochs"),
-        (["fit", "--model", "nowhere"], "no such file or folder, and not of the form module:factory"),
+        (["fit", "--model", "nowhere"], "no such file or folder, and of no known form"),
         (["fit", "--model", "json:dumps2"], "cannot import it"),
         (["fit"], "Missing option"),
         (["report", "nowhere"], "cannot be read"),
@@ -353,7 +379,7 @@ def test_more_bad_input(workplace: Path, tmp_path: Path, monkeypatch: pytest.Mon
     model = ["--model", str(workplace / "train")]
     for arguments, message in (
         (["fit", *model, *SLICE, "--n-train", "-1"], "greater than or equal to 0"),
-        (["fit", *model, *SLICE, "--device", "toaster"], "--device toaster"),
+        (["fit", *model, *SLICE, "--device", "toaster"], "device toaster"),
         (["fit", *model, *SLICE, "--method", "magic"], "unknown method 'magic'"),
         (["fit", *model, *SLICE, "--n-select", "0"], "the select split is empty"),
         (["fit", "--model", "colours:colour", *SLICE], "cannot run on images of shape (1, 28, 28)"),

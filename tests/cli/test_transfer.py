@@ -13,6 +13,8 @@ from upi.core.errors import ArtifactError
 from upi.models import classifiers
 from upi.results.folder import RunFolder
 
+pytestmark = pytest.mark.slow
+
 PARTS = ["--n-fit", "16", "--n-select", "8"]
 
 

@@ -12,6 +12,7 @@ import torch
 
 import upi
 
+pytestmark = pytest.mark.slow
 WORKER = """
 import sys, torch, torch.distributed as dist, upi
 from tests.conftest import convolutional, images

@@ -19,6 +19,8 @@ from upi.datasets.hub import HubDataset
 from upi.datasets.registry import DATASETS
 from upi.datasets.splits import load, load_parts
 
+pytestmark = pytest.mark.slow
+
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"the datasets are not in {SHARED}")
 

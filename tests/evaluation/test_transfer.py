@@ -11,6 +11,8 @@ from tests.conftest import Batches, convolutional, images
 from upi.core.errors import ConfigError
 from upi.evaluation import compare, matrix, transfer_maps, transfer_models
 
+pytestmark = pytest.mark.slow
+
 
 def test_every_perturbation_on_every_network(loader: Batches) -> None:
     nets = {"a": convolutional(nn.ReLU, seed=0), "b": convolutional(nn.ReLU, seed=1)}

@@ -26,6 +26,8 @@ needs_shared = pytest.mark.skipif(
 needs_lite = pytest.mark.skipif(
     importlib.util.find_spec("efficientnet_lite_pytorch") is None, reason="the extra 'pretrained' is missing"
 )
+
+pytestmark = pytest.mark.slow
 #: Test accuracy of the public weights on the first 500 JPEG copies of the test images, measured once.
 ACCURACY = {"cifar10-resnet32": 0.816, "cifar10-resnet44": 0.804, "cifar10-resnet56": 0.822}
 

@@ -16,6 +16,8 @@ from upi.models.classifiers import new_net, train_new, trained_or_cached
 from upi.models.recipes import ARCHITECTURES, plan
 from upi.models.training import Recipe, augmented, train
 
+pytestmark = pytest.mark.slow
+
 RECIPE = Recipe(epochs=3, batch_size=16, learning_rate=1e-2, shift=1, flip=True, label_smoothing=0.1)
 
 

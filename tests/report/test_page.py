@@ -14,6 +14,8 @@ from upi.core.errors import RunFolderError
 from upi.report import build_report, figures, style
 from upi.results.folder import RunFolder
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def folder(relu_net: nn.Module, loader: Batches, tmp_path: Path) -> RunFolder:

@@ -4,7 +4,7 @@
     @dataclass(frozen=True)
     class MyAttack(Attack): ...
 
-``upi fit --method my-attack``, tables, figures and the contract tests find it by its row.
+``upi fit``, tables, figures and the contract tests find it by its row.
 """
 
 from __future__ import annotations

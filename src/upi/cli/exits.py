@@ -15,6 +15,22 @@ from upi.core.errors import UPIError
 P = ParamSpec("P")
 
 
+#: What the library asks for, in this command line's words.
+REMEDIES = {
+    "give it images": "--n-fit, --n-select, --n-test",
+    "force its replacement": "--force, --out",
+    "as data directory": "--data-dir",
+    "a file of weights": "--weights",
+    "ask for the pretrained ones": "--pretrained",
+}
+
+
+def _remedy(error: UPIError) -> str:
+    """The options that a message is about, in brackets."""
+    options = [option for words, option in REMEDIES.items() if words in str(error)]
+    return f" ({', '.join(options)})" if options else ""
+
+
 def exit_codes(command: Callable[P, None]) -> Callable[P, None]:
     """Turn this library's errors into one clear line and exit code 2, Ctrl-C into 130."""
 
@@ -32,7 +48,7 @@ def exit_codes(command: Callable[P, None]) -> Callable[P, None]:
             raise typer.Exit(2) from None
         except UPIError as error:
             errors.print(f"[red]error[/] {type(error).__name__}: ", end="")
-            errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
+            errors.print(str(error) + _remedy(error), markup=False, highlight=False, soft_wrap=True)
             raise typer.Exit(2) from None
 
     return wrapped

@@ -12,7 +12,7 @@ from upi.core.types import Loader, Samples
 from upi.data.cache import ImageCache, Keys
 from upi.data.eligibility import correctly_classified, explained
 from upi.data.images import count_of, samples
-from upi.network.classifier import Classifier
+from upi.network.frozen import FrozenNetwork
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def _clean(cache: ImageCache, keys: Keys, explain: Explain, x: Tensor, target: T
 
 
 def prepare(
-    network: Classifier,
+    network: FrozenNetwork,
     explain: Explain,
     sample: Samples,
     cache: ImageCache,
@@ -98,7 +98,7 @@ def prepare(
 
 
 def batches(
-    network: Classifier,
+    network: FrozenNetwork,
     explain: Explain,
     loader: Loader,
     *,
@@ -131,7 +131,7 @@ def batches(
 
 
 def endless_batches(
-    network: Classifier,
+    network: FrozenNetwork,
     explain: Explain,
     loader: Loader,
     *,

@@ -51,7 +51,7 @@ class HubDataset:
         reach = "" if self.hub is None else f"let this machine reach the hub (copy {self.hub}), or "
         return (
             f"dataset {self.name} is not here: {reach}put parquet files with the columns 'image' and "
-            f"'label' into {files} of a folder and name that folder with --data-dir or UPI_DATA"
+            f"'label' into {files} of a folder and name that folder as data directory, or in UPI_DATA"
         )
 
     def files(self, split: str, folder: Path | None) -> list[Path]:
@@ -72,7 +72,7 @@ class HubDataset:
         if self.shape is None and size is None:
             raise ConfigError(
                 f"{self.name} holds photographs of all sizes: name a network of known size, such as "
-                "--model efficientnet-lite0"
+                "efficientnet-lite0"
             )
         files = self.files(split, folder)
         if files:

@@ -24,6 +24,6 @@ def mass_center_offset(clean: Tensor, perturbed: Tensor) -> Tensor:
 
 @DISSIMILARITIES.add("mass_center", "shift of the centre of mass", order=7)
 def mass_center(clean: Tensor, perturbed: Tensor) -> Tensor:
-    """Distance in pixels between the centres of |I| and |I'| (Ghorbani et al. 2019)."""
+    """Distance in pixels between the centres of ``|I|`` and ``|I'|`` (Ghorbani et al. 2019)."""
     distance: Tensor = torch.linalg.vector_norm(mass_center_offset(clean, perturbed), dim=1)
     return distance

@@ -33,7 +33,7 @@ def fetched(name: str, make: Callable[[], nn.Module]) -> nn.Module:
     except (OSError, RuntimeError, ValueError) as error:
         raise ModelError(
             f"{name}: weights cannot be had: {str(error).splitlines()[0]}. On a machine without access, "
-            "leave --pretrained out and give a file with --weights"
+            "ask for no pretrained network and give a file of weights"
         ) from error
 
 
@@ -65,7 +65,7 @@ class LibrarySource(ModelSource):
             raise ConfigError(f"model {spec}: the images' shape and classes must be known")
         if request.weights is None and not request.pretrained:
             raise ConfigError(
-                f"model {spec}: give weights (--weights FILE) or fetch published ones (--pretrained); "
+                f"model {spec}: give a file of weights or ask for the pretrained ones; "
                 "untrained maps say nothing"
             )
         net = self.untrained(spec, shape, pretrained=request.pretrained and request.weights is None)

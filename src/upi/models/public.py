@@ -93,8 +93,8 @@ class PublicNet:
             raise self._not_installed()
         raise ModelError(
             f"the weights of {self.name} are not here: put those of {self.origin} as "
-            f"networks/{self.name}{{{','.join(SUFFIXES)}}} into a folder and name that folder with "
-            "--data-dir or UPI_DATA, or name the file with --weights"
+            f"networks/{self.name}{{{','.join(SUFFIXES)}}} into a folder and name that folder "
+            "as data directory or in UPI_DATA, or name the file of weights"
         )
 
     def load(

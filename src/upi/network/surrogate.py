@@ -8,14 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
+from upi.network.frozen import FrozenNetwork
 from upi.network.smooth import check_beta, smooth
-
-if TYPE_CHECKING:
-    from upi.network.classifier import Classifier
 
 
 class View:
@@ -25,7 +22,7 @@ class View:
         network: The classifier that is looked at.
     """
 
-    def __init__(self, network: Classifier) -> None:
+    def __init__(self, network: FrozenNetwork) -> None:
         self.network = network
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -70,7 +67,7 @@ class Surrogate(View):
         ConfigError: ``beta`` is not above zero.
     """
 
-    def __init__(self, network: Classifier, beta: float | None, *, fast: bool) -> None:
+    def __init__(self, network: FrozenNetwork, beta: float | None, *, fast: bool) -> None:
         super().__init__(network)
         check_beta(beta)
         self.beta, self.fast = beta, fast
@@ -94,7 +91,7 @@ class Witness(View):
         images: Images (N, C, H, W) that are explained.
     """
 
-    def __init__(self, model: Classifier | View, images: Tensor) -> None:
+    def __init__(self, model: FrozenNetwork | View, images: Tensor) -> None:
         super().__init__(model.network if isinstance(model, View) else model)
         self.model, self.images = model, images
         self._seen: tuple[Tensor, Tensor] | None = None  # what the network was given, and its logits

@@ -1,7 +1,7 @@
 """The run folder: the contract's files, written whole, read back without trust.
 
-    config.json, metrics.json, per_sample.parquet, examples.safetensors,
-    perturbations/NAME.safetensors, figures/*.png, report.html
+``config.json``, ``metrics.json``, ``per_sample.parquet``, ``examples.safetensors``,
+``perturbations/NAME.safetensors``, ``figures/*.png``, ``report.html``.
 
 A run is built beside its final place and renamed when complete, so an interrupted run
 leaves nothing behind and an old one is replaced only by a whole new one.
@@ -97,7 +97,7 @@ def _target(out: str | Path, force: bool) -> Path:
             raise
         raise RunFolderError(f"cannot use {str(out)[:80]!r} as a run folder: {error.strerror}") from error
     if path == Path.cwd():
-        raise RunFolderError("a run folder cannot replace the current folder; choose another --out")
+        raise RunFolderError("a run folder cannot replace the current folder; choose another one")
     return path
 
 
@@ -105,13 +105,13 @@ def _check_free(out: Path, force: bool) -> None:
     if not out.exists():
         return
     if not out.is_dir():
-        raise RunFolderError(f"{out} exists and is not a folder; choose another --out")
+        raise RunFolderError(f"{out} exists and is not a folder; choose another place")
     if not any(out.iterdir()):
         return
     if not (out / CONFIG).exists():
         raise RunFolderError(f"{out} exists and is not a run folder (no {CONFIG}); it is never replaced")
     if not force:
-        raise RunFolderError(f"{out} exists already; use --force to replace it, or another --out")
+        raise RunFolderError(f"{out} exists already; force its replacement, or choose another place")
 
 
 def parse_json(path: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from upi.saliency.score import input_gradient
 @MAPS.add("gradient", "simple-gradient map", order=1, paper={"score": "softmax"})
 @dataclass(frozen=True)
 class Gradient:
-    """Simple gradient: I(x) = sum over channels of |d s_c(x) / dx| (Simonyan et al. 2014).
+    """Simple gradient: ``I(x) = sum over channels of |d s_c(x) / dx|`` (Simonyan et al. 2014).
 
     Attributes:
         score: ``logit`` (default), ``softmax`` or ``log_softmax``.

@@ -103,7 +103,7 @@ class IntegratedGradients:
 
     @torch.no_grad()
     def completeness_error(self, model: Network, x: Tensor, target: Tensor) -> Tensor:
-        """|sum of attributions - (s_c(x) - s_c(x0))| per sample, (N,), in units of the score.
+        """``|sum of attributions - (s_c(x) - s_c(x0))|`` per sample, (N,), in units of the score.
 
         Zero in the limit of many steps (the completeness axiom); always measured with the
         factor (x - x0), whatever ``multiply_by_inputs`` says.

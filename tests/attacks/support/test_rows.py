@@ -25,6 +25,8 @@ from upi.linalg import gram, power, sketch
 from upi.network.classifier import Classifier
 from upi.saliency import Gradient
 
+pytestmark = pytest.mark.slow
+
 SIDE = 4
 
 

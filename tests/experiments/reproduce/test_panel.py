@@ -22,7 +22,9 @@ from upi.experiments.reproduce.panel import GROUPS, panel_settings
 from upi.experiments.reproduce.settings import Settings, Work
 from upi.models import public
 
-command = importlib.import_module("upi.cli.reproduce")
+pytestmark = pytest.mark.slow
+
+command = importlib.import_module("upi.cli.commands.reproduce")
 directions = importlib.import_module("upi.experiments.reproduce.directions")
 lab = importlib.import_module("upi.experiments.reproduce.lab")
 

@@ -20,7 +20,9 @@ from upi.experiments.reproduce.settings import Settings, Work
 from upi.models.recipes import Plan
 from upi.models.training import Recipe
 
-command = importlib.import_module("upi.cli.reproduce")
+pytestmark = pytest.mark.slow
+
+command = importlib.import_module("upi.cli.commands.reproduce")
 known = importlib.import_module("upi.experiments.reproduce.settings")
 lab = importlib.import_module("upi.experiments.reproduce.lab")
 table1 = importlib.import_module("upi.experiments.reproduce.table1")

@@ -9,6 +9,8 @@ import pytest
 
 from upi.experiments.reproduce.theory import GRID, check, toy
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_quadratic_is_tight() -> None:
     """h(s) = g s - tau s^2 / 2 meets the lower bound, with + the upper one."""

@@ -18,6 +18,8 @@ from upi.data.shape import Shape
 from upi.models.nets import NETS
 from upi.network.kernels import find_foldable
 
+pytestmark = pytest.mark.slow
+
 
 def _lively(net: nn.Module) -> nn.Module:
     """Batch norms that do something."""

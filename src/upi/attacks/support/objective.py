@@ -13,12 +13,12 @@ from torch import Tensor
 from upi.core.errors import ModelError
 from upi.core.types import Dissimilarity, SaliencyMap
 from upi.data.batches import Batch, CleanSide
-from upi.network.classifier import Classifier
+from upi.network.frozen import FrozenNetwork
 from upi.network.surrogate import View, Witness
 from upi.saliency import check_maps, explain
 
 #: What a map looks through: the network itself, or a surrogate of it.
-Explained = Classifier | View
+Explained = FrozenNetwork | View
 
 
 class Objective(Protocol):

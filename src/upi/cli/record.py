@@ -1,4 +1,4 @@
-"""Options from a file, below those on the command line; validated by pydantic.
+"""What a run was asked for: options from a file, below those on the command line, and config.json.
 
 ``--config FILE`` takes TOML or JSON with the options of that command, or the config.json of
 an earlier run, which repeats it.
@@ -10,55 +10,15 @@ import json
 import platform
 import sys
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
-from pydantic import BaseModel, ConfigDict, Field
 
 from upi.core.version import versions
-from upi.datasets.splits import Parts, load_parts, source_of
-
-
-class DataOptions(BaseModel):
-    """Which images, and how they are split."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    data: str = "mnist-sample"
-    data_dir: Path | None = None
-    n_train: int | None = Field(None, ge=0)
-    n_fit: int = Field(750, ge=0)
-    n_select: int = Field(250, ge=0)
-    n_test: int | None = Field(1000, ge=0)
-    split_seed: int = 0
-    batch_size: int = Field(32, ge=1)
-
-    @classmethod
-    def given(cls, context: typer.Context, **instead: Any) -> DataOptions:
-        """The data options among a command's own, with some replaced."""
-        found = {key: value for key, value in context.params.items() if key in cls.model_fields}
-        return cls(**{**found, **instead})
-
-    def _shared(self) -> bool:
-        """Whether all parts are cut from the same images."""
-        return not source_of(self.data).official_test
-
-    def sizes(self) -> dict[str, int | None]:
-        """Size of each part; without --n-train all images that are left, or 3,000 where the test
-        images come from the same ones."""
-        train = self.n_train
-        if train is None and self._shared():
-            train = 0 if source_of(self.data).standard else 3000
-        return {"train": train, "fit": self.n_fit, "select": self.n_select, "test": self.n_test}
-
-    def load(self, size: int | None = None) -> Parts:
-        """The images, cut into parts; photographs of all sizes at ``size`` x ``size`` pixels."""
-        return load_parts(self.data, self.sizes(), seed=self.split_seed, folder=self.data_dir, size=size)
-
-    def origin(self, fingerprint: str) -> dict[str, Any]:
-        """Which data were split how: equal for runs whose splits are the same images."""
-        return {"fingerprint": fingerprint, "splits": self.sizes(), "seed": self.split_seed}
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -75,7 +35,8 @@ def _read(path: Path) -> dict[str, Any]:
     return options
 
 
-def _use_file(context: typer.Context, parameter: typer.CallbackParam, value: Path | None) -> Path | None:
+def use_file(context: typer.Context, parameter: typer.CallbackParam, value: Path | None) -> Path | None:
+    """Take the options of a file as the command's defaults."""
     if value is None:
         return None
     known = {p.name for p in context.command.params if p.name} - {"config", "help"}
@@ -86,19 +47,28 @@ def _use_file(context: typer.Context, parameter: typer.CallbackParam, value: Pat
             f"{value}: unknown option {', '.join(unknown)} for 'upi {context.info_name}'; "
             f"known: {', '.join(sorted(known))}"
         )
+    several = {p.name for p in context.command.params if getattr(p, "multiple", False)}
+    options = {k: [v] if k in several and isinstance(v, str) else v for k, v in options.items()}
     context.default_map = {**(context.default_map or {}), **options}
     return value
 
 
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        callback=_use_file,
-        is_eager=True,
-        help="TOML or JSON file with options, or config.json of a run to repeat. Options given here win.",
-    ),
-]
+_RUNNING: ContextVar[typer.Context] = ContextVar("command")
+
+
+@contextmanager
+def running(context: typer.Context) -> Iterator[None]:
+    """The command that ``current`` answers with inside."""
+    token = _RUNNING.set(context)
+    try:
+        yield
+    finally:
+        _RUNNING.reset(token)
+
+
+def current() -> typer.Context:
+    """The context of the command that runs: its name and its options as given."""
+    return _RUNNING.get()
 
 
 def chosen_options(context: typer.Context) -> dict[str, Any]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from upi.cli.config import config_record
 from upi.cli.console import console, stages
-from upi.cli.exits import exit_codes
-from upi.cli.options import DataDir, Device, Seed
+from upi.cli.groups import DeviceOptions
+from upi.cli.record import config_record, current
+from upi.cli.registry import command
 from upi.core.devices import device_of
 from upi.core.errors import RunFolderError
 from upi.core.storage import write_atomic
@@ -53,21 +54,20 @@ def _check(out: Path, resume: bool, asked: dict[str, object]) -> None:
 
 
 def _one(
-    context: typer.Context,
     chosen: Settings,
     out: Path,
     resume: bool,
     asked: dict[str, object],
-    device: str,
+    device: DeviceOptions,
     data_dir: Path | None,
     publish: Path | None,
 ) -> bool:
     """One reproduction in its folder; whether every stage worked."""
     _check(out, resume, asked)
-    record = config_record(context)
+    record = config_record(current())
     write_atomic(out / CONFIG, json.dumps({**record, "options": asked}, indent=2, default=str) + "\n")
     with stages() as stage:
-        lab = Lab(chosen, Stages(out, stage), device_of(device), data_dir)
+        lab = Lab(chosen, Stages(out, stage), device_of(device.device), data_dir)
         results = {"command": record["argv"], **run(lab)}
         stage("write tables and figures")
         write_atomic(out / RESULTS, json.dumps(results, indent=1, allow_nan=False) + "\n")
@@ -79,9 +79,9 @@ def _one(
     return not results["failures"]
 
 
-@exit_codes
-def reproduce_command(
-    context: typer.Context,
+@command("reproduce", order=7)
+def reproduce(
+    device: DeviceOptions,
     dataset: Annotated[
         str,
         typer.Argument(
@@ -95,7 +95,10 @@ def reproduce_command(
     ] = "small",
     preset: Annotated[str, typer.Option("--preset", help="protocol, or paper: as published.")] = "protocol",
     arch: Architectures = None,
-    data_dir: DataDir = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(envvar="UPI_DATA", help="Folder with local copies of the datasets; default: the hub."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Run folder. Default: runs/reproduce-DATASET.")
     ] = None,
@@ -106,8 +109,7 @@ def reproduce_command(
         Path | None,
         typer.Option("--publish", help="Also write results.json, the tables and small figures there."),
     ] = None,
-    device: Device = "auto",
-    seed: Seed = 0,
+    seed: Annotated[int, typer.Option(help="Fixes everything random.")] = 0,
 ) -> None:
     """Reproduce the paper for one dataset: networks, tables, figures, formal statements.
 
@@ -115,8 +117,6 @@ def reproduce_command(
     attack and control, transfer, correlation, curves and the propositions, and writes results.json,
     tables.md, figures and report.html. Interrupt it whenever you like and go on with --resume.
     """
-    from dataclasses import replace
-
     out = out or Path("runs") / f"reproduce-{dataset}"
     good = True
     for name in GROUPS if dataset == PANEL else (dataset,):
@@ -137,6 +137,6 @@ def reproduce_command(
         }
         inner = GROUPS[name] if dataset == PANEL else ""
         shown = None if publish is None else publish / inner
-        good &= _one(context, chosen, out / inner, resume, asked, device, data_dir, shown)
+        good &= _one(chosen, out / inner, resume, asked, device, data_dir, shown)
     if not good:
         raise typer.Exit(1)

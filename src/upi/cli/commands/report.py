@@ -8,14 +8,14 @@ from typing import Annotated
 import typer
 
 from upi.cli.console import console
-from upi.cli.exits import exit_codes
+from upi.cli.registry import command
 from upi.report import build_report
 from upi.report.reproduction import RESULTS, build_reproduction
 from upi.results.folder import RunFolder
 
 
-@exit_codes
-def report_command(
+@command("report", order=5)
+def report(
     run: Annotated[
         Path, typer.Argument(help="Run folder of 'upi demo', 'evaluate', 'transfer' or 'reproduce'.")
     ],

@@ -1,0 +1,152 @@
+"""One run of a command: open a folder, load images and networks, write results, draw the page."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from upi.cli.console import Stages, console, stages
+from upi.cli.groups import DataOptions, DeviceOptions, ModelOptions, RunOptions, WeightOptions
+from upi.cli.record import config_record, current
+from upi.core.errors import ConfigError
+from upi.datasets.splits import Parts
+from upi.evaluation import Evaluation, Example, Flag
+from upi.network.classifier import Classifier
+from upi.perturbation.pattern import Perturbation
+from upi.report import build_report
+from upi.results.folder import RunFolder, new_run
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images of a run.
+
+    Attributes:
+        parts: Train, fit, select and test.
+        origin: Which data were split how; goes into every perturbation's provenance.
+    """
+
+    parts: Parts
+    origin: Mapping[str, Any]
+
+    def facts(self) -> dict[str, Any]:
+        """For config.json."""
+        return {"data": {"name": self.parts.name, **self.origin}}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The classifier under test, and what a report says of it."""
+
+    model: Classifier
+    about: Mapping[str, Any]
+
+    def facts(self) -> dict[str, Any]:
+        """For config.json and metrics.json."""
+        return {**self.about, "fingerprint": self.model.fingerprint()}
+
+
+@dataclass
+class Outcome:
+    """What metrics.json and the files beside it hold.
+
+    Attributes:
+        dataset, model: The images' name, and what is known of the network.
+        tables: Entries of metrics.json.
+        evaluations: Figures of each sample, by table.
+        perturbations: By the name of their file.
+        flags: Each with the key of its table, None for the whole run.
+        examples: Pictures by table.
+        seconds: Wall time by part.
+        more: Further entries of metrics.json.
+    """
+
+    dataset: str
+    model: Mapping[str, Any]
+    tables: Sequence[Mapping[str, Any]]
+    evaluations: Mapping[str, Evaluation]
+    perturbations: Mapping[str, Perturbation]
+    flags: Sequence[tuple[str | None, Flag]]
+    examples: Mapping[str, Sequence[Example]] | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Session:
+    """A run while it goes on.
+
+    Attributes:
+        folder: Where it is built; it appears at ``out`` when all is written.
+        stage: Begins a stage of the progress display.
+    """
+
+    def __init__(self, folder: RunFolder, stage: Stages, out: Path) -> None:
+        self.folder, self.stage, self.out = folder, stage, out
+        self.begin = time.perf_counter()
+
+    def images(self, data: DataOptions, size: int | None = None, *, title: str = "load images") -> Images:
+        """The images, cut into parts."""
+        self.stage(title)
+        parts = data.load(size)
+        return Images(parts, data.origin(parts.fingerprint))
+
+    def subject(
+        self,
+        options: ModelOptions,
+        weights: WeightOptions,
+        device: DeviceOptions,
+        data: DataOptions,
+        images: Images,
+    ) -> Subject:
+        """The classifier, on its device.
+
+        Raises:
+            ConfigError: Several files of weights for one network.
+        """
+        files = weights.weights or []
+        if len(files) > 1:
+            raise ConfigError(f"one network takes one file of weights, got {len(files)}")
+        model, about = weights.load(options.model, images.parts, data, files[0] if files else None)
+        return Subject(device.put(model), about)
+
+    def record(self, **facts: Any) -> None:
+        """Write config.json."""
+        self.folder.write_json("config.json", config_record(current(), **facts))
+
+    def finish(self, outcome: Outcome) -> None:
+        """Write every results file, then figures and page."""
+        self.folder.write_per_sample(outcome.evaluations)
+        if outcome.examples is not None:
+            self.folder.write_examples(outcome.examples)
+        for name, perturbation in outcome.perturbations.items():
+            self.folder.write_perturbation(name, perturbation)
+        self.folder.write_metrics(
+            dataset=outcome.dataset,
+            model=outcome.model,
+            tables=outcome.tables,
+            flags=outcome.flags,
+            seconds={**outcome.seconds, "total": time.perf_counter() - self.begin},
+            **outcome.more,
+        )
+        self.stage("draw the report")
+        build_report(self.folder, shown_as=self.out)
+
+    def page(self) -> None:
+        """Say where the page is, after the run."""
+        seconds = time.perf_counter() - self.begin
+        console.print(f"Report: [bold]{self.out / 'report.html'}[/] ({seconds:.0f} s)")
+
+
+@contextmanager
+def session(run: RunOptions) -> Iterator[Session]:
+    """A run in a fresh folder that appears when the block ends without an error.
+
+    Raises:
+        RunFolderError: The folder exists, or cannot be written.
+    """
+    with new_run(run.out, force=run.force) as folder, stages() as stage:
+        yield Session(folder, stage, run.out)
