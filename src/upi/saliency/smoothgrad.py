@@ -17,7 +17,7 @@ from upi.saliency.score import copies_at_once, input_gradient
 
 
 @lru_cache(maxsize=8)
-def _noise(seed: int, copies: int, shape: torch.Size) -> Tensor:
+def noise_images(seed: int, copies: int, shape: torch.Size) -> Tensor:
     """Standard normal images (copies, C, H, W); remembered, because every call needs the same."""
     return torch.stack(
         [torch.randn(shape, generator=generator(seed, "smoothgrad", copy)) for copy in range(copies)]
@@ -65,7 +65,7 @@ class SmoothGrad:
     def __call__(self, model: Network, x: Tensor, target: Tensor) -> Tensor:
         """Maps (N, H, W) of images (N, C, H, W) for classes (N,)."""
         total = torch.zeros_like(x[:, 0])
-        noise = _noise(self.seed, self.samples, x.shape[1:])
+        noise = noise_images(self.seed, self.samples, x.shape[1:])
         for some in copies_at_once(self.samples, len(x)):
             points = x + self.noise * noise[some].to(x)[:, None]
             classes = target.repeat(len(points))
