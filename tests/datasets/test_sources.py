@@ -87,7 +87,7 @@ def test_a_missing_dataset_says_how_to_get_it(tmp_path: Path, monkeypatch: pytes
         raise ConnectionError("no route to the hub")
 
     monkeypatch.setattr("datasets.load_dataset", no_network)
-    with pytest.raises(DataError, match=r"cifar10/train\*\.parquet.*--data-dir or UPI_DATA"):
+    with pytest.raises(DataError, match=r"cifar10/train\*\.parquet.*as data directory, or in UPI_DATA"):
         load("cifar10", folder=tmp_path)
 
 

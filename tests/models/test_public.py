@@ -78,7 +78,9 @@ def test_weights_are_found_in_the_data_folder(tmp_path: Path, monkeypatch: pytes
 
 def test_missing_weights_say_where_to_put_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("UPI_DATA", raising=False)
-    with pytest.raises(ModelError, match=r"networks/cifar10-resnet44\{.safetensors.*--data-dir or UPI_DATA"):
+    with pytest.raises(
+        ModelError, match=r"networks/cifar10-resnet44\{.safetensors.*as data directory or in UPI_DATA"
+    ):
         load_classifier("cifar10-resnet44")
 
 

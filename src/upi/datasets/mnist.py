@@ -4,4 +4,4 @@ from upi.datasets.hub import HubDataset
 from upi.datasets.registry import DATASETS
 
 MNIST = HubDataset("mnist", "ylecun/mnist", (1, 28, 28), 10)
-DATASETS.add(MNIST.name, MNIST.name, order=2)(MNIST)
+DATASETS.add(MNIST.name, "MNIST", order=2)(MNIST)

@@ -6,4 +6,4 @@ from upi.datasets.registry import DATASETS
 TINY_IMAGENET = HubDataset(
     "tiny-imagenet", "zh-plus/tiny-imagenet", (3, 64, 64), 200, {"train": "train", "test": "valid"}
 )
-DATASETS.add(TINY_IMAGENET.name, TINY_IMAGENET.name, order=4)(TINY_IMAGENET)
+DATASETS.add(TINY_IMAGENET.name, "Tiny-ImageNet", order=5)(TINY_IMAGENET)

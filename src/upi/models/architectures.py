@@ -26,7 +26,7 @@ def build(name: str, shape: Shape, *, width: float = 1.0, pretrained: bool = Fal
     """
     if name in NETS:
         return _own(name, shape, width, pretrained)
-    libraries = [source for source in SOURCES.values() if source.form.endswith("/NAME")]
+    libraries = [source for source in SOURCES.values() if source.trains]
     source = next((source for source in libraries if source.accepts(name)), None)
     if source is None:
         raise unknown_name("network", name, [*NETS, *(source.form for source in libraries)])

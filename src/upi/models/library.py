@@ -55,6 +55,7 @@ class LibrarySource(ModelSource):
     """
 
     library: str
+    trains = True
 
     def accepts(self, spec: str) -> bool:
         return spec.partition("/")[0] == self.library

@@ -51,9 +51,11 @@ class ModelSource(ABC):
 
     Attributes:
         form: How users write one, for help and messages.
+        trains: Whether it has architectures for ``upi train``.
     """
 
     form: ClassVar[str]
+    trains: ClassVar[bool] = False
 
     @abstractmethod
     def accepts(self, spec: str) -> bool:
