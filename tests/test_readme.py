@@ -6,11 +6,19 @@ import re
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 import upi
+from upi.attacks.registry import fitted
+from upi.cli.registry import COMMANDS
+from upi.datasets.registry import DATASETS
+from upi.dissimilarity import DISSIMILARITIES
+from upi.models.nets import NETS
+from upi.models.public import PUBLIC
+from upi.saliency import MAPS
 
 pytestmark = pytest.mark.slow
 
@@ -40,3 +48,29 @@ def test_the_two_commands_are_targets_of_the_makefile() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for command in re.findall(r"^    make (\w+)", README, flags=re.MULTILINE):
         assert re.search(rf"^{command}:", makefile, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("commands", COMMANDS),
+        ("maps", MAPS),
+        ("dissimilarities", DISSIMILARITIES),
+        ("attacks", fitted()),
+        ("datasets", DATASETS),
+        ("public networks", PUBLIC),
+        ("architectures", NETS),
+    ],
+)
+def test_the_lists_of_names_are_those_of_the_registries(kind: str, names: Iterable[str]) -> None:
+    (line,) = re.findall(rf"^\| {kind}(?: \(`--\w+`\))? \| (.*) \|$", README, flags=re.MULTILINE)
+    assert line == ", ".join(f"`{name}`" for name in names)
+
+
+def test_the_version_is_one_everywhere() -> None:
+    def first(pattern: str, name: str) -> str:
+        return re.findall(pattern, (ROOT / name).read_text(), flags=re.MULTILINE)[0]
+
+    version = first(r'^version = "([\d.]+)"', "pyproject.toml")
+    assert first(r"^version: ([\d.]+)", "CITATION.cff") == version
+    assert first(r"^## ([\d.]+)", "CHANGELOG.md") == version
