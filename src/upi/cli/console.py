@@ -26,7 +26,7 @@ if not console.is_terminal:
 errors = Console(stderr=True)
 
 
-class Stages:
+class StageDisplay:
     """Hands out a progress callback per stage; a stage ends when the next one begins."""
 
     def __init__(self, bar: Progress) -> None:
@@ -53,11 +53,11 @@ class Stages:
 
 
 @contextmanager
-def stages() -> Iterator[Stages]:
+def stages() -> Iterator[StageDisplay]:
     """Progress bars on a terminal, one line per stage elsewhere."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        handle = Stages(bar)
+        handle = StageDisplay(bar)
         yield handle
         handle.close()
 

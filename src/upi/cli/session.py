@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from upi.cli.console import Stages, console, stages
+from upi.cli.console import StageDisplay, console, stages
 from upi.cli.groups import DataOptions, DeviceOptions, ModelOptions, RunOptions, WeightOptions
 from upi.cli.record import config_record, current
 from upi.core.errors import ConfigError
@@ -84,7 +84,7 @@ class Session:
         stage: Begins a stage of the progress display.
     """
 
-    def __init__(self, folder: RunFolder, stage: Stages, out: Path) -> None:
+    def __init__(self, folder: RunFolder, stage: StageDisplay, out: Path) -> None:
         self.folder, self.stage, self.out = folder, stage, out
         self.begin = time.perf_counter()
 

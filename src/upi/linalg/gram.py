@@ -61,9 +61,9 @@ class _Stored(Operator):
         """Right singular vectors (k, d) from those of the shorter side."""
         if not self.wide:
             return vectors
-        found = (vectors.to(self.rows) @ self.rows.T).double()
-        norms = torch.linalg.vector_norm(found, dim=1, keepdim=True)
-        unit: Tensor = found / norms.clamp_min(torch.finfo(torch.float64).tiny)
+        projected = (vectors.to(self.rows) @ self.rows.T).double()
+        norms = torch.linalg.vector_norm(projected, dim=1, keepdim=True)
+        unit: Tensor = projected / norms.clamp_min(torch.finfo(torch.float64).tiny)
         return unit
 
 
@@ -80,9 +80,9 @@ def _dense(rows: Tensor, components: int, keep: int) -> EigenResult:
 def _from_rows(rows: Tensor, components: int, keep: int) -> EigenResult:
     if min(rows.shape) > DENSE_SIDE:
         stored = _Stored(rows)
-        found = krylov(stored, components=components, keep=keep, rank=RANK, tolerance=RESIDUAL, pairs=keep)
-        if found.converged:
-            return replace(found, vectors=stored.right(found.vectors), cosine_bound=1.0)
+        leading = krylov(stored, components=components, keep=keep, rank=RANK, tolerance=RESIDUAL, pairs=keep)
+        if leading.converged:
+            return replace(leading, vectors=stored.right(leading.vectors), cosine_bound=1.0)
     return _dense(rows, components, keep)
 
 
@@ -126,9 +126,9 @@ def _difference(operator: Difference, components: int, keep: int) -> EigenResult
     count = len(wanted)
     if min(count + len(forbidden), operator.dim) > DENSE_SIDE:
         stored = MatrixDifference(wanted, forbidden, operator.price)
-        found = krylov(stored, components=components, keep=keep, rank=RANK, tolerance=RESIDUAL, pairs=keep)
-        if found.converged:
-            return replace(found, cosine_bound=1.0)
+        leading = krylov(stored, components=components, keep=keep, rank=RANK, tolerance=RESIDUAL, pairs=keep)
+        if leading.converged:
+            return replace(leading, cosine_bound=1.0)
     weight = operator.price * count / max(1, len(forbidden))
     values, vectors = signed_leading(wanted, forbidden, weight, keep)
     return _exact(values / count, vectors, components)

@@ -14,28 +14,28 @@ from upi.report.style import colour
 FORM_COLOURS = ("#b45309", "#0f766e", "#1d4ed8")
 
 
-def components(found: Mapping[str, Any]) -> Figure:
+def components(study: Mapping[str, Any]) -> Figure:
     """Spatial frequency of leading vectors against the change they make, for several forms of rows."""
     figure, axes = plt.subplots(figsize=(7.6, 3.8))
-    for form, shade in zip(found["forms"], FORM_COLOURS, strict=True):
+    for form, shade in zip(study["forms"], FORM_COLOURS, strict=True):
         axes.scatter(form["frequency"], form["change"], s=22, color=shade, alpha=0.65, lw=0)
         first = form["frequency"][0], form["change"][0]
         axes.scatter(*first, s=90, marker="*", color=shade, label=f"{form['title']} (star: the first)")
-    grad = found["upi_grad"]
+    grad = study["upi_grad"]
     axes.scatter(
         grad["frequency"], grad["change"], marker="D", s=46, color=colour(UPI_GRAD), label="UPI-Grad"
     )
-    axes.axhline(found["noise"], color=colour(NOISE), ls="--", lw=1, label="noise, equal norm")
+    axes.axhline(study["noise"], color=colour(NOISE), ls="--", lw=1, label="noise, equal norm")
     axes.set(xlabel="mean spatial frequency, cycles per pixel", ylabel="change of the network's maps")
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
     figure.tight_layout()
     return figure
 
 
-def subspace(found: Mapping[str, Any]) -> Figure:
+def subspace(study: Mapping[str, Any]) -> Figure:
     """Change made by random vectors of the span of k leading vectors, and by UPI-Grad held to it."""
     figure, axes = plt.subplots(figsize=(5.6, 3.6))
-    points = found["points"]
+    points = study["points"]
     sizes = sorted({p["dimensions"] for p in points if p["kind"] == "span"})
     groups = [[p["mean"] for p in points if (p["kind"], p["dimensions"]) == ("span", k)] for k in sizes]
     means = [sum(g) / len(g) for g in groups]
@@ -55,7 +55,7 @@ def subspace(found: Mapping[str, Any]) -> Figure:
     axes.set_xscale("log", base=2)
     axes.set_xticks(sizes, [str(k) for k in sizes])
     axes.set(
-        xlabel=f"dimensions k of the span (images: {found['dimensions_of_images']})", ylabel="map change"
+        xlabel=f"dimensions k of the span (images: {study['dimensions_of_images']})", ylabel="map change"
     )
     axes.legend(fontsize=7.5, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     figure.tight_layout()

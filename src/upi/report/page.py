@@ -65,14 +65,14 @@ def _evidence(
     patterns: Mapping[str, Perturbation], tables: Sequence[Mapping[str, Any]], key: str, method: str
 ) -> dict[str, list[float]]:
     """What the fits of one method recorded under ``key``, by map and row."""
-    found = {}
+    evidence = {}
     for table in tables:
         for row, stem in table["perturbations"].items():
             record = patterns[stem].provenance if stem in patterns else {}
             if record.get("method") == method and record.get(key):
                 title = map_name(table) if len(tables) > 1 else name(row)
-                found[title if title not in found else f"{title}, {name(row)}"] = list(record[key])
-    return found
+                evidence[title if title not in evidence else f"{title}, {name(row)}"] = list(record[key])
+    return evidence
 
 
 def _tested_on(table: Mapping[str, Any]) -> str:

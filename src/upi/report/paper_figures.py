@@ -74,10 +74,10 @@ def patterns(items: Mapping[str, Mapping[str, Tensor]], titles: Mapping[str, str
     return figure
 
 
-def correlation(found: Mapping[str, Any], titles: Mapping[str, str]) -> Figure:
+def correlation(study: Mapping[str, Any], titles: Mapping[str, str]) -> Figure:
     """Cosines and peaks over shifts; grey cells lie inside the band of unrelated patterns."""
     labels = []
-    for entry in found["names"]:
+    for entry in study["names"]:
         method, _, arch = entry.partition("/")
         labels.append(f"{titles.get(arch, arch)}, {name(method).removeprefix('UPI-')}")
     size = 1.2 + 0.46 * len(labels)
@@ -86,7 +86,7 @@ def correlation(found: Mapping[str, Any], titles: Mapping[str, str]) -> Figure:
         (grid[0], "cosine", "band", "in place (cosine)"),
         (grid[1], "peak", "peak_band", "best shift (absolute)"),
     ):
-        values, limit = np.asarray(found[key]), np.asarray(found[band])
+        values, limit = np.asarray(study[key]), np.asarray(study[band])
         inside = (np.abs(values) <= limit) & ~np.eye(len(values), dtype=bool)
         scale = TwoSlopeNorm(0, -1, 1)
         drawn = axes.imshow(np.where(inside, np.nan, values), cmap="RdBu_r", norm=scale)
@@ -124,20 +124,20 @@ def fitting_images(points: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def spectrum_and_power(found: Mapping[str, Any]) -> Figure:
+def spectrum_and_power(study: Mapping[str, Any]) -> Figure:
     """Leading singular values of G, and how close the stochastic power method comes to the first.
 
     Where the leading values are nearly equal, a vector may capture as much as the first one
     and point elsewhere: both are drawn.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.2, 3.2))
-    values = np.asarray(found["values"])
+    values = np.asarray(study["values"])
     left.plot(np.arange(1, len(values) + 1), values / values[0], "o-", ms=4, color=colour(UPI_PCA))
     left.set(xlabel="component", ylabel="singular value / first", ylim=(0, 1.05))
-    steps = sorted({p["steps"] for p in found["power"]})
-    passes = [step / found["batches"] for step in steps]
+    steps = sorted({p["steps"] for p in study["power"]})
+    passes = [step / study["batches"] for step in steps]
     for key, style, label in (("rayleigh", "s--", "‖Gv‖² / σ₁²"), ("cosine", "o-", "|cos|")):
-        groups = [[p[key] for p in found["power"] if p["steps"] == step] for step in steps]
+        groups = [[p[key] for p in study["power"] if p["steps"] == step] for step in steps]
         drawn = colour(UPI_PCA) if key == "cosine" else colour(PER_IMAGE)
         right.plot(
             passes, [float(np.mean(g)) for g in groups], style, ms=4, color=drawn, label=f"power, {label}"
@@ -145,7 +145,7 @@ def spectrum_and_power(found: Mapping[str, Any]) -> Figure:
         right.fill_between(
             passes, [min(g) for g in groups], [max(g) for g in groups], alpha=0.15, color=drawn, lw=0
         )
-    once = found["sketch"]
+    once = study["sketch"]
     right.plot([1], [once["cosine"]], "D", color="#7c3aed", label=f"sketch of rank {once['rank']}, |cos|")
     right.set_xscale("log")
     right.set(xlabel="passes over the rows of G", ylabel="against the exact vector", ylim=(0, 1.05))
@@ -160,11 +160,11 @@ def problem_title(problem: Mapping[str, Any], titles: Mapping[str, str]) -> str:
     return "smooth toy network" if arch is None else titles.get(arch, str(arch))
 
 
-def bounds(found: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> Figure:
+def bounds(problems: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> Figure:
     """Measured gain over its first-order form, between the two bounds, for each problem."""
-    figure, grid = plt.subplots(1, len(found), figsize=(4.7 * len(found), 3.4), squeeze=False)
+    figure, grid = plt.subplots(1, len(problems), figsize=(4.7 * len(problems), 3.4), squeeze=False)
     t = np.linspace(0, 0.85, 200)
-    for axes, problem in zip(grid[0], found, strict=True):
+    for axes, problem in zip(grid[0], problems, strict=True):
         points = np.asarray(problem["points"])
         axes.fill_between(t, 1 / (1 + t), 1 / (1 - t), color="#0f766e", alpha=0.10, lw=0)
         axes.plot(t, 1 / (1 + t), color="#0f766e", lw=1, label="bounds λ/(λ±τ)")

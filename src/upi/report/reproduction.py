@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
 from upi.core.rows import UPI_GRAD, UPI_PCA
 from upi.core.storage import write_atomic
@@ -31,68 +32,56 @@ TRANSFERS = {"networks": "transfer_networks", "maps": "transfer_maps", "datasets
 
 
 def _good(results: Mapping[str, Any], key: str) -> Mapping[str, Any] | None:
-    """A stage's results, or None where it failed or was not asked for."""
-    found = results.get(key)
-    return found if found is not None and found.get("error") is None else None
-
-
-def _patterns(folder: RunFolder, results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The main cell's perturbations by method and network."""
-    cell = _main(results)
-    found: dict[str, dict[str, Any]] = {}
-    for stem, item in folder.perturbations().items():
-        arch, key, *method = stem.split("--")
-        if key == cell and method and method[0] in (UPI_GRAD, UPI_PCA):
-            found.setdefault(method[0], {})[arch] = item.delta
-    order = list(titles_of(results))
-    return {m: {a: found[m][a] for a in order if a in found[m]} for m in (UPI_GRAD, UPI_PCA) if m in found}
+    """A comparison, or None where it failed or was not asked for."""
+    study = results.get(key)
+    return study if study is not None and study.get("error") is None else None
 
 
 def _main(results: Mapping[str, Any]) -> str:
     return str(results["settings"]["cells"][0]["key"])
 
 
+def _patterns(folder: RunFolder, results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The main cell's perturbations by method and network."""
+    by_method: dict[str, dict[str, Any]] = {}
+    for stem, item in folder.perturbations().items():
+        arch, key, *method = stem.split("--")
+        if key == _main(results) and method and method[0] in (UPI_GRAD, UPI_PCA):
+            by_method.setdefault(method[0], {})[arch] = item.delta
+    order = list(titles_of(results))
+    methods = [method for method in (UPI_GRAD, UPI_PCA) if method in by_method]
+    return {m: {arch: by_method[m][arch] for arch in order if arch in by_method[m]} for m in methods}
+
+
+#: Figures that one comparison gives: key in results.json to the file's name and what draws it.
+STUDIES: dict[str, tuple[str, Callable[[Mapping[str, Any], Mapping[str, str]], Figure]]] = {
+    "correlation": ("figure-3-correlation", paper_figures.correlation),
+    "eps_curve": ("eps-curve", lambda s, _: figures.eps_curve(s["points"], NORMS[s["norm"]])),
+    "fitting_images": ("fitting-images", lambda s, _: paper_figures.fitting_images(s["points"])),
+    "spectrum": ("spectrum-and-power", lambda s, _: paper_figures.spectrum_and_power(s)),
+    "components": ("components", lambda s, _: direction_figures.components(s)),
+    "subspace": ("subspace", lambda s, _: direction_figures.subspace(s)),
+    "theory": ("bounds", lambda s, titles: paper_figures.bounds(s["problems"], titles)),
+}
+
+
 def _drawn(folder: RunFolder, results: Mapping[str, Any]) -> dict[str, Markup | None]:
     """Every figure, None where its stage failed."""
     titles, add = titles_of(results), FigureDrawer(folder).add
-    drawn: dict[str, Markup | None] = {}
-    shown = _good(results, "pictures")
-    captions = folder.examples() if shown else []
-    drawn["before_after"] = (
-        add("figure-1-before-after", paper_figures.before_after(captions, shown["classes"]))
-        if shown
-        else None
-    )
-    patterns = _patterns(folder, results)
-    drawn["patterns"] = (
-        add("figure-2-perturbations", paper_figures.patterns(patterns, titles)) if patterns else None
-    )
-    found = _good(results, "correlation")
-    drawn["correlation"] = (
-        add("figure-3-correlation", paper_figures.correlation(found, titles)) if found else None
-    )
-    found = _good(results, "eps_curve")
-    drawn["eps_curve"] = (
-        add("eps-curve", figures.eps_curve(found["points"], NORMS[found["norm"]])) if found else None
-    )
+    drawn: dict[str, Markup | None] = {"before_after": None, "patterns": None, "distribution": None}
+    shown, patterns = _good(results, "pictures"), _patterns(folder, results)
+    if shown:
+        pairs = paper_figures.before_after(folder.examples(), shown["classes"])
+        drawn["before_after"] = add("figure-1-before-after", pairs)
+    if patterns:
+        drawn["patterns"] = add("figure-2-perturbations", paper_figures.patterns(patterns, titles))
     lead = next((t for t in results["table1"] if t["cell"] == _main(results) and t["error"] is None), None)
-    drawn["distribution"] = (
-        add("thresholds", figures.distribution({k: np.asarray(v) for k, v in lead["samples"].items()}))
-        if lead
-        else None
-    )
-    found = _good(results, "fitting_images")
-    drawn["fitting_images"] = (
-        add("fitting-images", paper_figures.fitting_images(found["points"])) if found else None
-    )
-    found = _good(results, "spectrum")
-    drawn["spectrum"] = add("spectrum-and-power", paper_figures.spectrum_and_power(found)) if found else None
-    found = _good(results, "components")
-    drawn["components"] = add("components", direction_figures.components(found)) if found else None
-    found = _good(results, "subspace")
-    drawn["subspace"] = add("subspace", direction_figures.subspace(found)) if found else None
-    found = _good(results, "theory")
-    drawn["bounds"] = add("bounds", paper_figures.bounds(found["problems"], titles)) if found else None
+    if lead:
+        samples = {row: np.asarray(values) for row, values in lead["samples"].items()}
+        drawn["distribution"] = add("thresholds", figures.distribution(samples))
+    for key, (file, draw) in STUDIES.items():
+        study = _good(results, key)
+        drawn["bounds" if key == "theory" else key] = add(file, draw(study, titles)) if study else None
     return drawn
 
 

@@ -107,21 +107,21 @@ class Matrix:
     lines: Sequence[tuple[str, Sequence[Entry | None], int | None]]  # name, entries, own column
 
 
-def transfer(found: Mapping[str, Any], networks: Mapping[str, str]) -> Matrix | None:
+def transfer(matrix: Mapping[str, Any], networks: Mapping[str, str]) -> Matrix | None:
     """A transfer matrix for people; None where its stage failed."""
-    if found.get("error") is not None:
+    if matrix.get("error") is not None:
         return None
-    maps = {key: title.removesuffix(" map") for key, title in found.get("titles", {}).items()}
+    maps = {key: title.removesuffix(" map") for key, title in matrix.get("titles", {}).items()}
     titles, lines = {**networks, **maps}, []
-    for row in found["rows"]:
+    for row in matrix["rows"]:
         entries: list[Entry | None] = []
-        for column in found["columns"]:
-            cell = found["cells"][row].get(column)
+        for column in matrix["columns"]:
+            cell = matrix["cells"][row].get(column)
             entries.append(None if cell is None else _cell(cell))
-        lines.append((_row_title(row, titles), entries, _own(row, found["columns"])))
+        lines.append((_row_title(row, titles), entries, _own(row, matrix["columns"])))
     return Matrix(
-        [titles.get(c, c) for c in found["columns"]],
-        [found["n_test"][c] for c in found["columns"]],
+        [titles.get(c, c) for c in matrix["columns"]],
+        [matrix["n_test"][c] for c in matrix["columns"]],
         lines,
     )
 

@@ -57,8 +57,8 @@ def map_name(table: Mapping[str, Any]) -> str:
 
 def strongest(table: Mapping[str, Any]) -> dict[str, Any] | None:
     """The universal row with the largest change, if there is one."""
-    found = [row for row in table["rows"] if row["kind"] == UNIVERSAL and row["dissimilarity"]["n"]]
-    return max(found, key=lambda row: float(row["dissimilarity"]["mean"]), default=None)
+    universal = [row for row in table["rows"] if row["kind"] == UNIVERSAL and row["dissimilarity"]["n"]]
+    return max(universal, key=lambda row: float(row["dissimilarity"]["mean"]), default=None)
 
 
 def headline(table: Mapping[str, Any]) -> Headline | None:

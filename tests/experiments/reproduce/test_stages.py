@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from upi.core.types import Progress
-from upi.experiments.reproduce.stages import Stages
+from upi.experiments.reproduce.stages import StageStore
 
 
 def announce(name: str) -> Progress:
@@ -29,8 +29,8 @@ def counting(result: dict[str, Any]) -> tuple[Callable[[Progress], dict[str, Any
 
 def test_a_finished_stage_is_not_run_again(tmp_path: Path) -> None:
     make, calls = counting({"value": 3})
-    first = Stages(tmp_path, announce).run("a/b", {"x": 1}, make)
-    again = Stages(tmp_path, announce).run("a/b", {"x": 1}, make)
+    first = StageStore(tmp_path, announce).run("a/b", {"x": 1}, make)
+    again = StageStore(tmp_path, announce).run("a/b", {"x": 1}, make)
     assert len(calls) == 1
     assert first.result == again.result == {"value": 3}
     assert not first.reused
@@ -40,7 +40,7 @@ def test_a_finished_stage_is_not_run_again(tmp_path: Path) -> None:
 def test_other_inputs_or_lost_files_run_it_again(tmp_path: Path) -> None:
     make, calls = counting({"files": ["data.bin"]})
     (tmp_path / "data.bin").write_text("x")
-    stages = Stages(tmp_path, announce)
+    stages = StageStore(tmp_path, announce)
     stages.run("a", {"x": 1}, make)
     stages.run("a", {"x": 2}, make)
     assert len(calls) == 2
@@ -51,9 +51,9 @@ def test_other_inputs_or_lost_files_run_it_again(tmp_path: Path) -> None:
 
 def test_a_damaged_record_runs_it_again(tmp_path: Path) -> None:
     make, calls = counting({"value": 3})
-    Stages(tmp_path, announce).run("a", {}, make)
+    StageStore(tmp_path, announce).run("a", {}, make)
     (tmp_path / "stages" / "a.json").write_text("{")
-    Stages(tmp_path, announce).run("a", {}, make)
+    StageStore(tmp_path, announce).run("a", {}, make)
     assert len(calls) == 2
 
 
@@ -61,13 +61,13 @@ def test_a_failure_is_written_down_and_tried_again(tmp_path: Path) -> None:
     def fail(progress: Progress) -> dict[str, Any]:
         raise RuntimeError("out of luck")
 
-    stages = Stages(tmp_path, announce)
+    stages = StageStore(tmp_path, announce)
     outcome = stages.run("a", {}, fail)
     assert outcome.error == "RuntimeError: out of luck"
     assert "fail" in json.loads((tmp_path / "stages" / "a.json").read_text())["trace"]
     assert stages.failures() == [outcome]
     make, calls = counting({"value": 1})
-    assert Stages(tmp_path, announce).run("a", {}, make).result == {"value": 1}
+    assert StageStore(tmp_path, announce).run("a", {}, make).result == {"value": 1}
     assert calls == [1]
 
 
@@ -76,5 +76,5 @@ def test_ctrl_c_is_no_failure(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Stages(tmp_path, announce).run("a", {}, stop)
+        StageStore(tmp_path, announce).run("a", {}, stop)
     assert not list(tmp_path.rglob("*.json"))

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from upi.cli.console import Stages, legend, show
+from upi.cli.console import StageDisplay, legend, show
 from upi.cli.expand import Defaults
 from upi.cli.groups import DataOptions, RunOptions
 from upi.cli.registry import command
@@ -25,7 +25,7 @@ from upi.network.classifier import Classifier
 RADII = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0)
 
 
-def _classifier(parts: Parts, epochs: int, seed: int, stage: Stages) -> tuple[Trained, bool]:
+def _classifier(parts: Parts, epochs: int, seed: int, stage: StageDisplay) -> tuple[Trained, bool]:
     progress = stage("train the digit classifier")
     recipe = Recipe(epochs=epochs, seed=seed)
     return trained_or_cached("small-cnn", parts["train"], parts["test"], recipe, progress=progress)
@@ -40,7 +40,7 @@ def _cut(splits: Splits, share: float) -> Splits:
     return Splits(first(splits.fit), first(splits.select), first(splits.test), splits.origin)
 
 
-def _tables(model: Classifier, main: Spec, splits: Splits, share: float, stage: Stages) -> list[Table]:
+def _tables(model: Classifier, main: Spec, splits: Splits, share: float, stage: StageDisplay) -> list[Table]:
     gradient = study(model, main, splits, stage=stage)
     ready = {CLASS_UAP: gradient.perturbations[CLASS_UAP]}
     fewer = replace(

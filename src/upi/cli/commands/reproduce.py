@@ -22,7 +22,7 @@ from upi.experiments.reproduce import (
     PANEL,
     Lab,
     Settings,
-    Stages,
+    StageStore,
     panel_settings,
     run,
     settings,
@@ -67,7 +67,7 @@ def _one(
     record = config_record(current())
     write_atomic(out / CONFIG, json.dumps({**record, "options": asked}, indent=2, default=str) + "\n")
     with stages() as stage:
-        lab = Lab(chosen, Stages(out, stage), device_of(device.device), data_dir)
+        lab = Lab(chosen, StageStore(out, stage), device_of(device.device), data_dir)
         results = {"command": record["argv"], **run(lab)}
         stage("write tables and figures")
         write_atomic(out / RESULTS, json.dumps(results, indent=1, allow_nan=False) + "\n")

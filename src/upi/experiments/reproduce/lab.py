@@ -15,7 +15,7 @@ from upi.core.types import Progress
 from upi.datasets.dataset import Dataset
 from upi.datasets.splits import Parts, load_parts
 from upi.experiments.reproduce.settings import Cell, Settings, Work
-from upi.experiments.reproduce.stages import Outcome, Stages
+from upi.experiments.reproduce.stages import Outcome, StageStore
 from upi.experiments.study import Splits
 from upi.models.classifiers import Trained, load_trained, public_classifier, trained_or_cached
 from upi.models.nets import TITLES
@@ -80,7 +80,7 @@ class Lab:
     """
 
     settings: Settings
-    stages: Stages
+    stages: StageStore
     device: torch.device
     data_dir: Path | None = None
     trained: dict[str, Outcome] = field(default_factory=dict)

@@ -46,15 +46,15 @@ def processor() -> str:
 
 def hardware(device: torch.device) -> dict[str, Any]:
     """What the wall times were measured on."""
-    found: dict[str, Any] = {
+    machine: dict[str, Any] = {
         "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": str(device),
     }
     if device.type == "cuda":
-        found["gpu"] = torch.cuda.get_device_name(device)
-    return found
+        machine["gpu"] = torch.cuda.get_device_name(device)
+    return machine
 
 
 def _plain(outcome: Outcome) -> dict[str, Any]:
@@ -80,9 +80,9 @@ def run(lab: Lab) -> dict[str, Any]:
         lab.train(arch)
         table1 += [measure(lab, arch, cell) for cell in settings.cells_of(arch)]
     asked = [*settings.studies, *(("transfer_datasets",) if settings.other is not None else ())]
-    found = {key: _plain(COMPARISONS[key](lab, table1)) for key in asked}
+    comparisons = {key: _plain(COMPARISONS[key](lab, table1)) for key in asked}
     if settings.theory_images:
-        found["theory"] = _plain(statements(lab))
+        comparisons["theory"] = _plain(statements(lab))
     outcomes = lab.stages.outcomes
     return {
         "schema": VERSION,
@@ -97,7 +97,7 @@ def run(lab: Lab) -> dict[str, Any]:
         "n_test_split": len(lab.parts["test"]),
         "classifiers": [{"arch": arch, **_plain(outcome)} for arch, outcome in lab.trained.items()],
         "table1": [{"arch": o.name.split("/")[1], "cell": o.name.split("/")[2], **_plain(o)} for o in table1],
-        **found,
+        **comparisons,
         "seconds": {outcome.name: outcome.seconds for outcome in outcomes},
         "failures": [{"stage": o.name, "error": o.error} for o in lab.stages.failures()],
     }

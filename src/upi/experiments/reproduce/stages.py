@@ -43,7 +43,7 @@ def _key(inputs: Mapping[str, Any]) -> str:
 
 
 @dataclass
-class Stages:
+class StageStore:
     """Runs stages in a folder, or takes their results from there.
 
     Attributes:

@@ -32,8 +32,8 @@ def correlation(lab: Lab, table1: list[Outcome]) -> Outcome:
 
     def make(progress: Progress) -> dict[str, Any]:
         names = [(m, a) for m in UNIVERSAL for a in lab.ready() if _has(table1, a, cell.key)]
-        found = {f"{m}/{a}": lab.perturbation(a, cell, m) for m, a in names}
-        return correlate(found, seed=lab.settings.seed).to_dict()
+        patterns = {f"{m}/{a}": lab.perturbation(a, cell, m) for m, a in names}
+        return correlate(patterns, seed=lab.settings.seed).to_dict()
 
     return lab.stages.run("correlation", depends(lab, table1), make)
 
@@ -55,11 +55,11 @@ def curve(lab: Lab, table1: list[Outcome]) -> Outcome:
 
     def make(progress: Progress) -> dict[str, Any]:
         model = lab.model(settings.lead)
-        found = {method: lab.perturbation(settings.lead, cell, method) for method in UNIVERSAL}
-        eps = found[UNIVERSAL[0]].ball.eps
+        patterns = {method: lab.perturbation(settings.lead, cell, method) for method in UNIVERSAL}
+        eps = patterns[UNIVERSAL[0]].ball.eps
         points = eps_curve(
             model,
-            found,
+            patterns,
             lab.test(settings.n_curve),
             [share * eps for share in settings.radii],
             preset=settings.preset,
@@ -84,9 +84,9 @@ def fitting_images(lab: Lab, table1: list[Outcome]) -> Outcome:
             few = lab.parts["fit"].first(count).batches(min(count, cell.work.batch))
             splits = replace(lab.splits(cell.work), fit=few)
             for method in UNIVERSAL:
-                found = fit(method, model, spec, splits, seed=settings.seed)
+                pattern = fit(method, model, spec, splits, seed=settings.seed)
                 test = lab.test(settings.n_transfer)
-                table = evaluate(model, {method: found}, test, preset=settings.preset, controls=(NOISE,))
+                table = evaluate(model, {method: pattern}, test, preset=settings.preset, controls=(NOISE,))
                 for row in table.rows.values():
                     points.append(
                         {
@@ -123,9 +123,9 @@ def spectrum(lab: Lab, table1: list[Outcome]) -> Outcome:
         points = []
         for steps in settings.power_steps:
             for seed in range(3):
-                found = power(operator, steps=steps, seed=seed)
-                cosine = abs(float(found.vectors[0] @ top))
-                rayleigh = float(found.values[0] / exact.values[0])
+                approximate = power(operator, steps=steps, seed=seed)
+                cosine = abs(float(approximate.vectors[0] @ top))
+                rayleigh = float(approximate.values[0] / exact.values[0])
                 points.append({"steps": steps, "seed": seed, "cosine": cosine, "rayleigh": rayleigh})
         small = sketch(operator, rank=64)
         values = exact.values.clamp_min(0).sqrt()
@@ -159,10 +159,10 @@ def pictures(lab: Lab, table1: list[Outcome]) -> Outcome:
                 model, **spec.shared(spec.seed), steps=spec.per_image_steps, prediction_price=spec.price
             ),
         }
-        found = compare(
+        shots = compare(
             model, rows, lab.test(cell.work.n_test), places, saliency=cell.saliency, preset=settings.preset
         )
-        write_captioned(lab.folder / "examples.safetensors", {"figure-1": found})
+        write_captioned(lab.folder / "examples.safetensors", {"figure-1": shots})
         classes = list(lab.parts.classes)
         return {"classes": classes, "quantiles": list(SHOWN), "files": ["examples.safetensors"]}
 

@@ -18,13 +18,13 @@ from upi.perturbation.pattern import Perturbation
 
 def _sources(lab: Lab, cell: Cell) -> dict[str, Perturbation]:
     """UPI-Grad's and UPI-PCA's perturbation of every network that has them."""
-    found = {}
+    patterns = {}
     for method in UNIVERSAL:
         for arch in lab.ready():
             path = lab.folder / "perturbations" / f"{lab.stem(arch, cell, method)}.safetensors"
             if path.exists():
-                found[f"{method}/{arch}"] = Perturbation.load(path)
-    return found
+                patterns[f"{method}/{arch}"] = Perturbation.load(path)
+    return patterns
 
 
 def _inputs(lab: Lab, table1: list[Outcome], **more: Any) -> dict[str, Any]:
@@ -102,12 +102,12 @@ def between_datasets(lab: Lab, table1: list[Outcome]) -> Outcome:
         theirs = batches_of(
             parts, work, lab.settings.n_transfer, {"name": parts["test"].name}, lab.settings.batch
         )
-        found = {
+        others = {
             f"{method}--{other}": fit(method, model, spec, theirs, seed=spec.seed, progress=progress)
             for method in UNIVERSAL
         }
         rows = {f"{method} of {here}": lab.perturbation(lead, cell, method) for method in UNIVERSAL}
-        rows |= {f"{method} of {other}": found[f"{method}--{other}"] for method in UNIVERSAL}
+        rows |= {f"{method} of {other}": others[f"{method}--{other}"] for method in UNIVERSAL}
         here_images, there_images = lab.test(lab.settings.n_transfer), theirs.test
         tables: dict[str, Evaluation] = {}
         for name, target, images in ((here, lab.model(lead), here_images), (other, model, there_images)):
@@ -115,7 +115,7 @@ def between_datasets(lab: Lab, table1: list[Outcome]) -> Outcome:
                 {name: target}, rows, images, preset=lab.settings.preset, seed=lab.settings.seed
             )
         about = {"other": parts["test"].name, "other_accuracy": trained.about["test_accuracy"]}
-        return {**matrix(tables), **about, "files": lab.keep(found)}
+        return {**matrix(tables), **about, "files": lab.keep(others)}
 
     def checked(progress: Progress) -> dict[str, Any]:
         need(lab.trained[lab.settings.lead])
