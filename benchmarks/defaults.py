@@ -80,6 +80,8 @@ QUESTIONS: dict[str, tuple[str, tuple[Options, ...]]] = {
 #: Networks that are asked less, because a fit takes minutes, and what they are asked.
 SLOW = ("mnist-mobilenet_v2", "mnist-vit", "cifar10-resnet32", "efficientnet-lite0")
 BRIEF = ("beta", "UPI-Grad: price", "form of the rows", "components")
+#: What some of them are asked beside that.
+MORE = {name: ("smoothing, length of Z", "step rule") for name in ("mnist-vit", "cifar10-resnet32")}
 #: The lines that are measured where a fit takes the longest.
 FEW = {
     "efficientnet-lite0": (
@@ -127,9 +129,11 @@ def fitted(member: Member, kind: str, options: Options) -> dict[str, float]:
 
 def _asked(member: Member) -> Iterator[tuple[str, str, Options]]:
     pools = any(isinstance(module, torch.nn.MaxPool2d) for module in member.model.net.modules())
-    slow = member.name in SLOW
+    slow, asked = member.name in SLOW, (*BRIEF, *MORE.get(member.name, ()))
     for question, (kind, choices) in QUESTIONS.items():
-        if ("max-pooling" in question and not pools) or (slow and not any(b in question for b in BRIEF)):
+        if ("max-pooling" in question and not pools) or (
+            slow and not any(part in question for part in asked)
+        ):
             continue
         for options in choices:
             yield question, kind, options

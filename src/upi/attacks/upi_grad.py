@@ -11,7 +11,7 @@ from upi.attacks.base import IterativeAttack, check_price, check_sigma, default_
 from upi.attacks.registry import declare
 from upi.attacks.support.gradients import gradients, require_gradient
 from upi.attacks.support.objective import MapChange, explained_batch
-from upi.attacks.support.universal import MinibatchObjective, StepObjective, raise_shared
+from upi.attacks.support.universal import MinibatchObjective, raise_shared
 from upi.core.errors import ConfigError
 from upi.core.rows import ROWS, UPI_GRAD
 from upi.core.seeding import generator
@@ -103,17 +103,12 @@ class UPIGrad(IterativeAttack):
                 self.ball,
                 self.rule,
                 tuple(first.shape[1:]),
-                objective=self.over(mean),
                 progress=progress,
                 inside=None if self.subspace is None else self.subspace.project,
             )
         return as_perturbation(
             result.delta, self.ball, self.record(sigma=sigma, history=list(result.history))
         )
-
-    def over(self, batches: MinibatchObjective) -> StepObjective:
-        """What a step raises: the mean over one minibatch."""
-        return batches
 
     def _probe(self, surrogate: Surrogate, x: Tensor) -> None:
         """Refuse a map without attack gradient, which the price's own gradient would hide."""

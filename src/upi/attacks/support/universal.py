@@ -34,26 +34,19 @@ class MinibatchObjective:
     function: GradientFunction = attack_gradient
 
     def __call__(self, delta: Tensor, step: int) -> Ascent:
-        return self.at(delta, next(self.stream), step)
-
-    def at(self, delta: Tensor, batch: Batch, number: int) -> Ascent:
-        """On one batch, with the noise of this number."""
-        noise = self.sigma * normal_like(batch.x, generator(self.seed, "smoothing", number, shard()))
+        batch = next(self.stream)
+        noise = self.sigma * normal_like(batch.x, generator(self.seed, "smoothing", step, shard()))
         point = batch.x + delta + noise
-        where = f"step {number}"
+        where = f"step {step}"
         seen = in_box(point) if self.clip else point
         here = gradients(self.surrogate, self.objective, batch, seen, where=where, function=self.function)
         rows = here.gradient
         if self.clip:
             rows = rows * ((point >= 0) & (point <= 1))
-        if number == 0:
+        if step == 0:
             require_gradient(rows, where=where)
         mean = weighted_mean(torch.cat([rows.sum(0).flatten(), here.values.sum()[None].to(rows)]), len(batch))
         return Ascent(float(mean[-1]), mean[:-1].view_as(delta))
-
-
-#: (pattern, step) to its value and the way that it rises, on the next minibatch.
-StepObjective = Callable[[Tensor, int], Ascent]
 
 
 def raise_shared(
@@ -62,16 +55,9 @@ def raise_shared(
     rule: Rule,
     shape: tuple[int, ...],
     *,
-    objective: StepObjective | None = None,
     progress: Progress | None,
     inside: Callable[[Tensor], Tensor] | None = None,
 ) -> Ascended:
-    """Ascend from a uniform point of the ball, or of its part ``inside``; ``shape`` is (C, H, W).
-
-    Args:
-        batches: The mean over minibatches.
-        objective: What is raised in its place, built on it.
-        ball, rule, shape, progress, inside: As for ``ascend``.
-    """
+    """Ascend from a uniform point of the ball, or of its part ``inside``; ``shape`` is (C, H, W)."""
     start = ball.sample((1, *shape), generator(batches.seed, "start"))
-    return ascend(objective or batches, batches.surrogate.place(start), ball, rule, progress, inside)
+    return ascend(batches, batches.surrogate.place(start), ball, rule, progress, inside)
