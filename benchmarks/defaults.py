@@ -81,7 +81,7 @@ QUESTIONS: dict[str, tuple[str, tuple[Options, ...]]] = {
 SLOW = ("mnist-mobilenet_v2", "mnist-vit", "cifar10-resnet32", "efficientnet-lite0")
 BRIEF = ("beta", "UPI-Grad: price", "form of the rows", "components")
 #: What some of them are asked beside that.
-MORE = {name: ("smoothing, length of Z", "step rule") for name in ("mnist-vit", "cifar10-resnet32")}
+MORE = dict.fromkeys(("mnist-vit", "cifar10-resnet32"), ("smoothing, length of Z", "step rule"))
 #: The lines that are measured where a fit takes the longest.
 FEW = {
     "efficientnet-lite0": (
