@@ -64,6 +64,7 @@ def test_files_are_small_and_say_their_job(path: Path) -> None:
     assert ast.get_docstring(ast.parse(text))
 
 
+@pytest.mark.slow
 def test_importing_the_library_is_light() -> None:
     """Only torch, NumPy, safetensors and what they bring: SciPy's statistics load where used."""
     code = "import sys, upi; print(' '.join(sorted({name.split('.')[0] for name in sys.modules})))"

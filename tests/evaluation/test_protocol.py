@@ -23,6 +23,8 @@ from upi.perturbation.ball import Ball
 from upi.perturbation.pattern import Perturbation
 from upi.saliency import GradCAM, Gradient, InputXGradient, IntegratedGradients, SmoothGrad, explain
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def pattern(relu_net: nn.Module, loader: Batches) -> Perturbation:

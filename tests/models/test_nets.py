@@ -17,6 +17,8 @@ from upi.models.classifiers import load_classifier
 from upi.models.nets import NETS
 from upi.models.weights import read_weights
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("size", [28, 32, 64])
 @pytest.mark.parametrize("name", NETS)

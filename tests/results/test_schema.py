@@ -17,6 +17,8 @@ from upi.results.reading import read
 from upi.results.reproduction import Reproduction
 from upi.results.schema import VERSION, Metrics
 
+pytestmark = pytest.mark.slow
+
 RESULTS = Path(__file__).parents[2] / "results"
 
 

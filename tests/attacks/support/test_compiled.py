@@ -23,10 +23,8 @@ from upi.experiments.study import Spec, attack_of
 from upi.network.surrogate import Surrogate
 from upi.saliency import Gradient, IntegratedGradients, SmoothGrad
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
-]
+QUIET = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+pytestmark = [pytest.mark.slow, QUIET]
 L2 = upi.dissimilarity.relative_l2
 OBJECTIVES: dict[str, Objective] = {
     "gradient": MapChange(Gradient(), L2),
