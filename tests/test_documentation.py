@@ -6,9 +6,14 @@ import json
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
+from torch import nn
+
+import upi
+from tests.conftest import Batches, convolutional
 
 pytestmark = pytest.mark.slow
 
@@ -73,3 +78,11 @@ def test_every_line_of_a_table_of_results_has_as_many_cells_as_its_head(path: Pa
             widths = []
     assert text.count("\n|---|") >= 2
     assert not re.search(r"(?<![\w.])/(?:home|root|work|tmp)/", text)
+
+
+def test_the_example_in_the_package_s_docstring_runs(loader: Batches) -> None:
+    lines = [line for line in str(upi.__doc__).splitlines() if line.startswith("    ")]
+    assert len(lines) == 4
+    known = {"upi": upi, "net": convolutional(nn.ReLU), "loader": loader, "test_loader": loader}
+    exec(textwrap.dedent("\n".join(lines)), known)
+    assert set(known["result"].rows) >= {"upi-grad", "random", "per-image"}  # type: ignore[attr-defined]
