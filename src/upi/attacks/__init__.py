@@ -10,9 +10,13 @@ from upi.attacks.registry import ATTACKS
 from upi.attacks.upi_grad import UPIGrad
 from upi.attacks.upi_pca import UPIPCA
 
+#: Names of the protocols, as version 0.1 named them.
+PRESETS = tuple(PROTOCOLS)
+
 __all__ = [
     "ATTACKS",
     "PAPER",
+    "PRESETS",
     "PROTOCOL",
     "PROTOCOLS",
     "SURROGATE_BETA",

@@ -7,6 +7,7 @@ signature needs none.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -74,8 +75,12 @@ def title_of(saliency: str | SaliencyMap) -> str:
     return name_of(saliency)
 
 
+#: The paper's form of each map, as version 0.1 named it: ``resolve(name, paper=True)``.
+PAPER_MAPS = {name: partial(resolve, name, paper=True) for name in MAPS}
+
 __all__ = [
     "MAPS",
+    "PAPER_MAPS",
     "SCORES",
     "GradCAM",
     "Gradient",
