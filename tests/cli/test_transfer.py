@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+import timm
+from safetensors.torch import save_file
 
 from tests.cli.test_command_line import run
 from tests.datasets.test_sources import write_parquet
@@ -91,6 +93,18 @@ def test_perturbations_on_other_networks_and_maps(tmp_path: Path, data: list[str
         maps,
     )
     assert RunFolder(maps).metrics().plain()["transfer"]["columns"] == ["gradient", "grad_cam"]
+    library = timm.create_model("test_resnet", num_classes=10, in_chans=1)
+    save_file(library.state_dict(), tmp_path / "timm.safetensors")
+    foreign = ["--model", "timm/test_resnet", "--model", first, "--out", tmp_path / "foreign"]
+    run("transfer", *common, *foreign, "--weights", tmp_path / "timm.safetensors")
+    assert RunFolder(tmp_path / "foreign").metrics().plain()["transfer"]["columns"] == [
+        "timm/test_resnet",
+        "one",
+    ]
+    files = ["--force", *["--weights", tmp_path / "timm.safetensors"] * 2]
+    assert "2 files of weights for 1 networks that take one" in run(
+        "transfer", *common, *foreign, *files, code=2
+    )
     said = run(
         "transfer", *common, "--model", first, "--model", second, "--saliency", "gradient",
         "--saliency", "smoothgrad", "--out", tmp_path / "x", code=2,

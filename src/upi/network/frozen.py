@@ -84,6 +84,7 @@ class FrozenNetwork:
         return (x - self.mean.to(x)) / self.std.to(x)
 
     def __call__(self, x: Tensor) -> Tensor:
+        """Logits (N, K) of images (N, C, H, W) in [0, 1]."""
         return self.run(x, nullcontext())
 
     def run(self, x: Tensor, context: AbstractContextManager[None]) -> Tensor:
