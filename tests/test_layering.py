@@ -60,7 +60,7 @@ def test_imports_only_go_down(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_are_small_and_say_their_job(path: Path) -> None:
     text = path.read_text()
-    assert len(text.splitlines()) <= 320
+    assert len(text.splitlines()) <= 300
     assert ast.get_docstring(ast.parse(text))
 
 
