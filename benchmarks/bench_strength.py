@@ -49,7 +49,9 @@ def plain_ascent(attack: upi.UPIGrad, size: float, marks: Sequence[int]) -> dict
     found: dict[int, Tensor] = {}
     with attack.fitting(loader, attack.beta("auto"), objective) as (surrogate, first):
         explain = partial(objective.clean, surrogate)
-        stream = endless_batches(attack.classifier, explain, loader, correct_only=attack.paper)
+        stream = endless_batches(
+            attack.classifier, explain, loader, correct_only=attack.protocol.correct_only
+        )
         sigma = default_sigma(attack.ball, first[0].numel(), 0.1)
         mean = MinibatchObjective(surrogate, objective, stream, sigma, attack.seed)
 

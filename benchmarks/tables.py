@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
 from upi.report.style import look
 
@@ -284,7 +284,7 @@ def growth(folder: Path) -> Figure:
                     _slope(axes, x, last, power, f"slope {power:g}")
                 axes.set(xscale="log", yscale="log", xlabel=label)
                 axes.set_xticks(x, [f"{v / 1e6:.1f}M" if v > 1e5 else str(v) for v in x], minor=False)
-                axes.xaxis.set_minor_locator(plt.NullLocator())
+                axes.xaxis.set_minor_locator(NullLocator())
                 axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
                 axes.yaxis.set_major_formatter("{x:g}")
                 axes.yaxis.set_minor_formatter(NullFormatter())

@@ -17,7 +17,8 @@ MAP_COLOURS = "magma"
 
 
 #: Rows that the results on the page bring with them.
-_BROUGHT: ContextVar[Mapping[str, RowStyle]] = ContextVar("rows", default=MappingProxyType({}))
+_NONE: Mapping[str, RowStyle] = MappingProxyType({})
+_BROUGHT: ContextVar[Mapping[str, RowStyle]] = ContextVar("rows", default=_NONE)
 
 
 def rows_of_tables(tables: Iterable[Mapping[str, Any]]) -> dict[str, RowStyle]:
@@ -42,7 +43,7 @@ def name(row: str) -> str:
 
 
 @contextmanager
-def look(rows: Mapping[str, RowStyle]) -> Iterator[None]:
+def look(rows: Mapping[str, RowStyle] = _NONE) -> Iterator[None]:
     """Matplotlib settings of the report, without touching the user's own, and the rows on its page."""
     matplotlib.use("Agg", force=False)
     settings: dict[Any, Any] = {
