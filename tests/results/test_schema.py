@@ -15,7 +15,7 @@ from upi.core.errors import RunFolderError
 from upi.results.folder import RunFolder, new_run
 from upi.results.reading import read
 from upi.results.reproduction import Reproduction
-from upi.results.schema import VERSION, Metrics
+from upi.results.schema import VERSION, Config, Metrics
 
 pytestmark = pytest.mark.slow
 
@@ -106,3 +106,18 @@ def test_json_that_is_no_object_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run" / "metrics.json").write_text("[1]")
     with pytest.raises(RunFolderError, match="expected a JSON object, got list"):
         RunFolder(tmp_path / "run").metrics()
+
+
+def test_options_of_a_run_are_read_as_they_were_written() -> None:
+    """They name a map, a norm and a radius as tables do, and are none."""
+    options = {"saliency": "gradient", "norm": "l2", "eps": "2.0"}
+    config = read(Config, {"command": "fit", "options": options}, Path("config.json"))
+    assert config.options == options
+    assert config.plain().keys() == Config(command="fit").plain().keys()
+
+
+def test_tables_without_a_version_are_refused(relu_net: nn.Module, loader: Batches) -> None:
+    content = metrics_of(relu_net, loader)
+    del content["schema"]
+    with pytest.raises(RunFolderError, match="schema: Field required"):
+        read(Metrics, content, Path("m.json"))

@@ -52,7 +52,7 @@ def read(kind: type[R], content: Mapping[str, Any], path: Path) -> R:
     Raises:
         RunFolderError: It is of a newer version, or not what this version holds; names the first places.
     """
-    version = content.get("schema", 1)
+    version = content.get("schema", VERSION)  # config.json has no version; elsewhere the field is required
     if version not in (1, VERSION):
         raise RunFolderError(f"{path}: expected schema {VERSION} or 1, got {version!r}")
     try:
