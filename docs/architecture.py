@@ -33,12 +33,14 @@ def packages() -> dict[str, str]:
 
 
 def imported(path: Path) -> set[str]:
-    """Packages of ``upi`` that a file imports."""
+    """Packages of ``upi`` that a file imports; a relative import is refused."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
+            if node.level:
+                raise ValueError(f"{path}: relative import")
             module = str(node.module)
             names.update(f"upi.{alias.name}" for alias in node.names) if module == "upi" else names.add(
                 module

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -32,28 +33,27 @@ FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 
 
+def _architecture() -> ModuleType:
+    """What draws the picture of the architecture; it reads the imports for the tests too."""
+    spec = importlib.util.spec_from_file_location("architecture", ROOT.parents[1] / "docs/architecture.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+ARCHITECTURE = _architecture()
+
+
 def _unit(path: Path) -> str:
     return path.relative_to(ROOT).parts[0].removesuffix(".py")
-
-
-def _imports(path: Path) -> set[str]:
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            module = str(node.module)
-            found.update(f"upi.{alias.name}" for alias in node.names) if module == "upi" else found.add(
-                module
-            )
-    return {name.split(".")[1] for name in found if name.startswith("upi.")}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_only_go_down(path: Path) -> None:
     unit = _unit(path)
-    upward = {name for name in _imports(path) - {unit} if FLOOR[name] >= FLOOR[unit]}
+    upward = {name for name in ARCHITECTURE.imported(path) - {unit} if FLOOR[name] >= FLOOR[unit]}
     assert not upward, f"{unit} (floor {FLOOR[unit]}) imports {sorted(upward)}"
 
 
@@ -103,12 +103,7 @@ def test_the_report_never_sees_a_network() -> None:
 
 
 def test_the_picture_is_that_of_the_code() -> None:
-    spec = importlib.util.spec_from_file_location("architecture", ROOT.parents[1] / "docs/architecture.py")
-    assert spec is not None
-    assert spec.loader is not None
-    architecture = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(architecture)
-    assert (ROOT.parents[1] / "docs/architecture.svg").read_text() == architecture.draw(), (
+    assert (ROOT.parents[1] / "docs/architecture.svg").read_text() == ARCHITECTURE.draw(), (
         "draw it again: python docs/architecture.py"
     )
 
