@@ -234,11 +234,10 @@ def table() -> str:
 CONCLUSION = """
 Nothing is kept but UPI-Grad. Annealing beta gains 0.011 on the digits and loses 0.11 on MobileNetV2;
 three starts stay within the spread of seeds where they do not lose; inner steps that need a
-second pass cost more than they give at equal passes. SGA does as well as UPI-Grad everywhere and better
-on the ViT, with seeds from 1.27 to 1.60; on 238 test images, which the table does not use, three
-fits of a form of it that cuts UPI-Grad's own minibatches gave 1.30 to 1.52 (mean 1.38) and UPI-Grad
-1.18 to 1.45 (mean 1.33, noise 0.65): the spread of seeds again. That spread, on MobileNetV2 and on the
-ViT, says that several fits with a choice on held-out images are worth more there than another optimiser."""
+second pass cost more than they give at equal passes. SGA does as well as UPI-Grad on three networks; on the
+ViT it leads, by more than UPI-Grad's spread there but not by its own (1.27 to 1.60), and on select images
+only: on test images it was not measured. UPI-Grad's own spread on MobileNetV2 (0.065) says that
+several fits with a choice on held-out images are worth more there than another optimiser."""
 
 
 if __name__ == "__main__":
