@@ -30,7 +30,7 @@ test: $(INSTALLED) ## Lint, check types, build the documentation, run the whole 
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build
 	$(BIN)/python -m pytest
 
-quick: $(INSTALLED) ## Lint, check types, run the quick tests (under half a minute)
+quick: $(INSTALLED) ## Lint, check types, run the tests of modules that are quick
 	$(BIN)/ruff check -q .
 	$(BIN)/ruff format -q --check .
 	$(BIN)/mypy
