@@ -13,7 +13,7 @@ from upi.core.errors import ConfigError, unknown_name
 from upi.core.types import Network
 from upi.saliency.reduce import normalise_maps, reduce_channels
 from upi.saliency.registry import MAPS
-from upi.saliency.score import copies_at_once, input_gradient, score
+from upi.saliency.score import copies_at_once, input_gradients, score
 
 Quadrature = tuple[list[float], list[float]]  # nodes in [0, 1], weights that sum to 1
 
@@ -91,9 +91,8 @@ class IntegratedGradients:
         mean = torch.zeros_like(x)
         for some in copies_at_once(self.steps, len(x)):
             points = start + nodes[some] * (x - start)
-            classes = target.repeat(len(points))
-            slopes = input_gradient(model, points.flatten(0, 1), classes, self.score)
-            mean = mean + (weights[some] * slopes.view_as(points)).sum(0)
+            slopes = input_gradients(model, points, target, self.score)
+            mean = mean + (weights[some] * slopes).sum(0)
         return (x - start) * mean if self.multiply_by_inputs else mean
 
     def __call__(self, model: Network, x: Tensor, target: Tensor) -> Tensor:

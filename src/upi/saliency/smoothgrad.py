@@ -13,7 +13,7 @@ from upi.core.seeding import generator
 from upi.core.types import Network
 from upi.saliency.reduce import normalise_maps, reduce_channels
 from upi.saliency.registry import MAPS
-from upi.saliency.score import copies_at_once, input_gradient
+from upi.saliency.score import copies_at_once, input_gradients
 
 
 @lru_cache(maxsize=8)
@@ -68,9 +68,7 @@ class SmoothGrad:
         noise = noise_images(self.seed, self.samples, x.shape[1:])
         for some in copies_at_once(self.samples, len(x)):
             points = x + self.noise * noise[some].to(x)[:, None]
-            classes = target.repeat(len(points))
-            slopes = input_gradient(model, points.flatten(0, 1), classes, self.score)
-            total = total + reduce_channels(slopes, self.reduce).view(
-                *points.shape[:2], *total.shape[1:]
-            ).sum(0)
+            slopes = input_gradients(model, points, target, self.score)
+            maps = reduce_channels(slopes.flatten(0, 1), self.reduce)
+            total = total + maps.view(*points.shape[:2], *total.shape[1:]).sum(0)
         return normalise_maps(total / self.samples, self.normalize)

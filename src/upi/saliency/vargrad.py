@@ -11,7 +11,7 @@ from upi.core.errors import ConfigError
 from upi.core.types import Network
 from upi.saliency.reduce import normalise_maps, reduce_channels
 from upi.saliency.registry import MAPS
-from upi.saliency.score import copies_at_once, input_gradient
+from upi.saliency.score import copies_at_once, input_gradients
 from upi.saliency.smoothgrad import noise_images
 
 
@@ -58,8 +58,6 @@ class VarGrad:
         slopes = []
         for some in copies_at_once(self.samples, len(x)):
             points = x + self.noise * noise[some].to(x)[:, None]
-            classes = target.repeat(len(points))
-            found = input_gradient(model, points.flatten(0, 1), classes, self.score)
-            slopes.append(found.view_as(points))
+            slopes.append(input_gradients(model, points, target, self.score))
         variance = torch.cat(slopes).var(0, correction=0)
         return normalise_maps(reduce_channels(variance, self.reduce), self.normalize)
