@@ -10,7 +10,7 @@ from torch import Tensor
 
 from upi.attacks.base import Attack, check_price
 from upi.attacks.registry import declare
-from upi.attacks.support.gradients import gradients, require_gradient
+from upi.attacks.support.gradients import boxed_gradients, require_gradient
 from upi.attacks.support.objective import MapChange
 from upi.core.averaging import mean_over
 from upi.core.rows import RowStyle
@@ -18,7 +18,7 @@ from upi.core.seeding import generator
 from upi.core.types import Loader, Progress
 from upi.data.batches import batches
 from upi.data.images import count_of, replayable
-from upi.perturbation.pattern import Perturbation, as_perturbation, in_box
+from upi.perturbation.pattern import Perturbation, as_perturbation
 
 
 @declare(
@@ -75,10 +75,9 @@ class MeanGradient(Attack):
 
             def rows() -> Iterator[Tensor]:
                 for batch in prepared:
-                    point = batch.x + start
-                    seen = in_box(point) if self.clip else point
-                    here = gradients(surrogate, objective, batch, seen, where=f"batch {batch.index}")
-                    yield here.gradient * (seen == point) if self.clip else here.gradient
+                    point, where = batch.x + start, f"batch {batch.index}"
+                    here = boxed_gradients(surrogate, objective, batch, point, clip=self.clip, where=where)
+                    yield here.gradient
                     if progress is not None:
                         progress(batch.index + 1, count_of(loader))
 

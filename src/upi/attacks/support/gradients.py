@@ -15,6 +15,7 @@ from torch import Tensor
 from upi.attacks.support.objective import Explained, Objective, mean_margin, split
 from upi.core.errors import NonFiniteError, ZeroGradientError
 from upi.data.batches import Batch
+from upi.perturbation.pattern import in_box
 
 #: Images times passes that one graph may hold, unless the batch itself is larger.
 NODES = 128
@@ -77,6 +78,33 @@ def gradients(
             "; the perturbation was not changed"
         )
     return Gradients(values, gradient)
+
+
+def boxed_gradients(
+    model: Explained,
+    objective: Objective,
+    batch: Batch,
+    point: Tensor,
+    *,
+    clip: bool,
+    where: str,
+    function: GradientFunction = attack_gradient,
+) -> Gradients:
+    """Values and per-sample gradients at clip(point) for points (N, C, H, W), or at the points themselves.
+
+    Where clipping stops a pixel, its gradient is zero.
+
+    Args:
+        model, objective, batch, where, function: As for ``gradients``.
+        point: Perturbed images before clipping.
+        clip: Clip them to [0, 1].
+
+    Raises:
+        NonFiniteError: As ``gradients``.
+    """
+    seen = in_box(point) if clip else point
+    here = gradients(model, objective, batch, seen, where=where, function=function)
+    return Gradients(here.values, here.gradient * (seen == point)) if clip else here
 
 
 def require_gradient(gradient: Tensor, *, where: str) -> None:

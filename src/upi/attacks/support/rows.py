@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from upi.attacks.support.gradients import gradients, require_gradient
+from upi.attacks.support.gradients import boxed_gradients, require_gradient
 from upi.attacks.support.objective import MapChange
 from upi.attacks.support.smoothing import Smoothing
 from upi.core.distributed import shard
@@ -106,9 +106,10 @@ def gradient_rows(
     """
     for z in noise:
         point = plan.around(batch.x) + z
-        seen = plan.seen(point)
-        rows = gradients(images.surrogate, images.objective, batch, seen, where="rows of G").gradient
-        yield (rows * (seen == point) if plan.clip else rows).flatten(1)
+        here = boxed_gradients(
+            images.surrogate, images.objective, batch, point, clip=plan.clip, where="rows of G"
+        )
+        yield here.gradient.flatten(1)
 
 
 def stein_rows(

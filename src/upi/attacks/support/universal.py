@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from upi.attacks.support.ascent import Ascended, Ascent, Rule, ascend
-from upi.attacks.support.gradients import GradientFunction, attack_gradient, gradients, require_gradient
+from upi.attacks.support.gradients import GradientFunction, attack_gradient, boxed_gradients, require_gradient
 from upi.attacks.support.objective import Objective
 from upi.core.averaging import weighted_mean
 from upi.core.distributed import shard
@@ -18,7 +18,6 @@ from upi.core.types import Progress
 from upi.data.batches import Batch
 from upi.network.surrogate import Surrogate
 from upi.perturbation.ball import Ball
-from upi.perturbation.pattern import in_box
 
 
 @dataclass(frozen=True)
@@ -38,11 +37,16 @@ class MinibatchObjective:
         noise = self.sigma * normal_like(batch.x, generator(self.seed, "smoothing", step, shard()))
         point = batch.x + delta + noise
         where = f"step {step}"
-        seen = in_box(point) if self.clip else point
-        here = gradients(self.surrogate, self.objective, batch, seen, where=where, function=self.function)
+        here = boxed_gradients(
+            self.surrogate,
+            self.objective,
+            batch,
+            point,
+            clip=self.clip,
+            where=where,
+            function=self.function,
+        )
         rows = here.gradient
-        if self.clip:
-            rows = rows * ((point >= 0) & (point <= 1))
         if step == 0:
             require_gradient(rows, where=where)
         mean = weighted_mean(torch.cat([rows.sum(0).flatten(), here.values.sum()[None].to(rows)]), len(batch))
