@@ -195,3 +195,8 @@ def test_the_real_settings_are_whole() -> None:
             assert found.lead == "vgg16"
             assert found.main in found.rest
     assert torch.get_num_threads() >= 1
+
+
+def test_the_place_of_the_images_stays_out_of_what_is_published() -> None:
+    given = ["upi", "reproduce", "mnist", "--data-dir", "/home/me", "--resume", "--data-dir=/home/me"]
+    assert command._shareable(given) == ["upi", "reproduce", "mnist", "--resume"]
