@@ -380,7 +380,10 @@ def test_more_bad_input(workplace: Path, tmp_path: Path, monkeypatch: pytest.Mon
         (["fit", *model, *SLICE, "--n-train", "-1"], "greater than or equal to 0"),
         (["fit", *model, *SLICE, "--device", "toaster"], "device toaster"),
         (["fit", *model, *SLICE, "--method", "magic"], "unknown method 'magic'"),
-        (["fit", *model, *SLICE, "--n-select", "0"], "the select split is empty"),
+        (
+            ["fit", *model, *SLICE, "--n-select", "0"],
+            "empty; give it images (--n-select)",
+        ),
         (["fit", "--model", "colours:colour", *SLICE], "cannot run on images of shape (1, 28, 28)"),
         (["fit", "--model", "colours:broken", *SLICE], "calling it failed: OSError: no weights"),
         (["train", *SLICE, "--n-test", "0"], "at least one image"),

@@ -15,20 +15,10 @@ from upi.core.errors import UPIError
 P = ParamSpec("P")
 
 
-#: What the library asks for, in this command line's words.
-REMEDIES = {
-    "give it images": "--n-fit, --n-select, --n-test",
-    "force its replacement": "--force, --out",
-    "as data directory": "--data-dir",
-    "a file of weights": "--weights",
-    "ask for the pretrained ones": "--pretrained",
-}
-
-
 def _remedy(error: UPIError) -> str:
-    """The options that a message is about, in brackets."""
-    options = [option for words, option in REMEDIES.items() if words in str(error)]
-    return f" ({', '.join(options)})" if options else ""
+    """The options that would mend it, in brackets."""
+    flags = ", ".join(f"--{option.replace('_', '-')}" for option in error.options)
+    return f" ({flags})" if flags else ""
 
 
 def exit_codes(command: Callable[P, None]) -> Callable[P, None]:

@@ -11,7 +11,16 @@ from collections.abc import Iterable
 
 
 class UPIError(Exception):
-    """Base of every error this library raises on purpose."""
+    """Base of every error this library raises on purpose.
+
+    Attributes:
+        options: Names of the options that would mend it, for whoever has words of its own for them, such as
+            a command line.
+    """
+
+    def __init__(self, message: str = "", *, options: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.options = tuple(options)
 
 
 class ConfigError(UPIError, ValueError):

@@ -80,13 +80,15 @@ class HubDataset:
             kind: dict[str, Any] = {"path": "parquet", "data_files": [str(f) for f in files]}
             return self._decoded(open_table({**kind, "split": "train"}, where), where, size)
         if self.hub is None:
-            raise DataError(self.how_to_get())
+            raise DataError(self.how_to_get(), options=("data_dir",))
         where = f"hub copy {self.hub}"
         try:
             table = open_table({"path": self.hub, "split": self.splits[split]}, where)
         except DataError as error:
             answer = str(error.__cause__)[:300]
-            raise DataError(f"{self.how_to_get()} (the hub answered: {answer})") from error
+            raise DataError(
+                f"{self.how_to_get()} (the hub answered: {answer})", options=("data_dir",)
+            ) from error
         return self._decoded(table, where, size)
 
     def _decoded(self, table: Any, where: str, size: int | None) -> Dataset:

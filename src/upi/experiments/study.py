@@ -129,7 +129,7 @@ def fit(
     attack = attack_of(name, model, spec, seed)
     for part in ("fit", "select"):
         if not getattr(splits, part):
-            raise ConfigError(f"the {part} split is empty; give it images")
+            raise ConfigError(f"the {part} split is empty; give it images", options=(f"n_{part}",))
     perturbation = attack.fit(splits.fit, select=splits.select, progress=progress)
     assert isinstance(perturbation, Perturbation)
     return perturbation.noting(data=dict(splits.origin))
@@ -213,7 +213,7 @@ def tabulate(
 ) -> tuple[Evaluation, list[Example]]:
     """Evaluate perturbations with every control, and pick example images by rule if asked to."""
     if not splits.test:
-        raise ConfigError("the test split is empty; give it images")
+        raise ConfigError("the test split is empty; give it images", options=("n_test",))
     per_image = PerImageAttack(
         model,
         **spec.shared(spec.seed),

@@ -33,7 +33,8 @@ def fetched(name: str, make: Callable[[], nn.Module]) -> nn.Module:
     except (OSError, RuntimeError, ValueError) as error:
         raise ModelError(
             f"{name}: weights cannot be had: {str(error).splitlines()[0]}. On a machine without access, "
-            "ask for no pretrained network and give a file of weights"
+            "ask for no pretrained network and give a file of weights",
+            options=("pretrained", "weights"),
         ) from error
 
 
@@ -67,7 +68,8 @@ class LibrarySource(ModelSource):
         if request.weights is None and not request.pretrained:
             raise ConfigError(
                 f"model {spec}: give a file of weights or ask for the pretrained ones; "
-                "untrained maps say nothing"
+                "untrained maps say nothing",
+                options=("weights", "pretrained"),
             )
         net = self.untrained(spec, shape, pretrained=request.pretrained and request.weights is None)
         if request.weights is not None:

@@ -94,7 +94,8 @@ class PublicNet:
         raise ModelError(
             f"the weights of {self.name} are not here: put those of {self.origin} as "
             f"networks/{self.name}{{{','.join(SUFFIXES)}}} into a folder and name that folder "
-            "as data directory or in UPI_DATA, or name the file of weights"
+            "as data directory or in UPI_DATA, or name the file of weights",
+            options=("data_dir", "weights"),
         )
 
     def load(

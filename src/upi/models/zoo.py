@@ -27,7 +27,10 @@ class ZooSource(ModelSource):
         if request.shape is None:
             raise ConfigError(f"model {request.spec}: the images' shape and classes must be known")
         if request.weights is None:
-            raise ConfigError(f"model {request.spec}: give a file of weights; untrained maps say nothing")
+            raise ConfigError(
+                f"model {request.spec}: give a file of weights; untrained maps say nothing",
+                options=("weights",),
+            )
         net = build(name, request.shape)
         fill(net, request.weights, request.spec)
         return Classifier(net, mean=request.mean, std=request.std), {"arch": name}

@@ -97,7 +97,9 @@ def _target(out: str | Path, force: bool) -> Path:
             raise
         raise RunFolderError(f"cannot use {str(out)[:80]!r} as a run folder: {error.strerror}") from error
     if path == Path.cwd():
-        raise RunFolderError("a run folder cannot replace the current folder; choose another one")
+        raise RunFolderError(
+            "a run folder cannot replace the current folder; choose another one", options=("out",)
+        )
     return path
 
 
@@ -105,13 +107,15 @@ def _check_free(out: Path, force: bool) -> None:
     if not out.exists():
         return
     if not out.is_dir():
-        raise RunFolderError(f"{out} exists and is not a folder; choose another place")
+        raise RunFolderError(f"{out} exists and is not a folder; choose another place", options=("out",))
     if not any(out.iterdir()):
         return
     if not (out / CONFIG).exists():
         raise RunFolderError(f"{out} exists and is not a run folder (no {CONFIG}); it is never replaced")
     if not force:
-        raise RunFolderError(f"{out} exists already; force its replacement, or choose another place")
+        raise RunFolderError(
+            f"{out} exists already; force its replacement, or choose another place", options=("force", "out")
+        )
 
 
 def parse_json(path: Path) -> dict[str, Any]:
