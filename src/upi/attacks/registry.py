@@ -1,5 +1,7 @@
 """Attacks by name: a module of this package that declares one is all that a new attack takes.
 
+An example::
+
     @declare(RowStyle("my-attack", "my attack", "#0369a1"), order=4, options=("steps", "clip"))
     @dataclass(frozen=True)
     class MyAttack(Attack): ...

@@ -1,11 +1,13 @@
 """Sources of classifiers: a module of this package that declares one is all that a new one takes.
 
-class Mine(ModelSource):
-    form = "mine/NAME"
-    def accepts(self, spec): return spec.startswith("mine/")
-    def load(self, request): ...
+An example::
 
-SOURCES.add("mine", "networks of mine", order=6)(Mine())
+    class Mine(ModelSource):
+        form = "mine/NAME"
+        def accepts(self, spec): return spec.startswith("mine/")
+        def load(self, request): ...
+
+    SOURCES.add("mine", "networks of mine", order=6)(Mine())
 """
 
 from __future__ import annotations
