@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from upi.core.errors import ArtifactError, ConfigError
 from upi.data.shape import Shape
 from upi.datasets.dataset import Dataset
 from upi.models.classifiers import new_net, train_new, trained_or_cached
 from upi.models.recipes import ARCHITECTURES, plan
-from upi.models.training import Recipe, augmented, train
+from upi.models.training import Recipe, augmented, train, usable_precision
 
 pytestmark = pytest.mark.slow
 
@@ -89,6 +89,22 @@ def test_precision_and_layout_change_little() -> None:
         assert all(value.is_contiguous() for value in found.values())
         gap = (found["head.weight"] - plain["head.weight"]).norm() / plain["head.weight"].norm()
         assert float(gap) < 0.3
+
+
+@pytest.mark.parametrize(("supported", "expected"), [(True, "bfloat16"), (False, "float32")])
+def test_bfloat16_is_used_where_the_processor_has_it(
+    monkeypatch: pytest.MonkeyPatch, supported: bool, expected: str
+) -> None:
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: supported)
+    assert usable_precision("bfloat16", "cpu") == expected
+    assert usable_precision("float32", "cpu") == "float32"
+    seen = []
+    hook = nn.modules.module.register_module_forward_hook(lambda m, a, out: seen.append(out.dtype))
+    try:
+        _state(replace(RECIPE, precision="bfloat16"))
+    finally:
+        hook.remove()
+    assert (torch.bfloat16 in seen) is supported
 
 
 def test_bad_recipes() -> None:

@@ -17,7 +17,7 @@ from upi.data.shape import Shape
 from upi.datasets.dataset import Dataset
 from upi.models.architectures import build
 from upi.models.trained import Trained, load_trained
-from upi.models.training import Recipe, accuracy, train
+from upi.models.training import Recipe, accuracy, train, usable_precision
 
 
 def cache_folder() -> Path:
@@ -81,6 +81,7 @@ def train_new(
         "test_accuracy": accuracy(net, test),
         "seconds": round(time.perf_counter() - begin, 1),
         "threads": torch.get_num_threads(),
+        "precision": usable_precision(recipe.precision, device),
     }
     return Trained(net, arch, about)
 

@@ -59,7 +59,7 @@ _SMALL = {
     },
 }
 _SMALL_TRAIN = {"mnist": 20_000, "cifar10": None, "tiny-imagenet": None}
-_FULL_EPOCHS = {"mnist": 10, "cifar10": 60, "tiny-imagenet": 60}
+_FULL_EPOCHS = {"mnist": 10, "cifar10": 30, "tiny-imagenet": 30}
 
 
 def plan(dataset: str, arch: str, scale: str = "small", *, seed: int = 0) -> Plan:

@@ -77,7 +77,7 @@ def _drawn(folder: RunFolder, results: Mapping[str, Any]) -> dict[str, Markup | 
         drawn["patterns"] = add("figure-2-perturbations", paper_figures.patterns(patterns, titles))
     lead = next((t for t in results["table1"] if t["cell"] == _main(results) and t["error"] is None), None)
     if lead:
-        samples = {row: np.asarray(values) for row, values in lead["samples"].items()}
+        samples = {row: np.asarray(values, dtype=float) for row, values in lead["samples"].items()}
         drawn["distribution"] = add("thresholds", figures.distribution(samples))
     for key, (file, draw) in STUDIES.items():
         study = _good(results, key)

@@ -78,3 +78,11 @@ def test_ctrl_c_is_no_failure(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         StageStore(tmp_path, announce).run("a", {}, stop)
     assert not list(tmp_path.rglob("*.json"))
+
+
+def test_a_result_that_json_cannot_hold_is_a_failure_of_its_stage_alone(tmp_path: Path) -> None:
+    store = StageStore(tmp_path, announce)
+    bad = store.run("bad", {}, lambda progress: {"value": float("nan")})
+    assert bad.result is None
+    assert "not JSON compliant" in str(bad.error)
+    assert store.run("good", {}, lambda progress: {"value": 1.0}).result == {"value": 1.0}

@@ -17,12 +17,13 @@ _CIFAR_IG = Work(
     n_fit=96, n_select=40, n_test=80, batch=16, steps=30, per_image_steps=10, pca_draws=1, fits=1
 )
 _PHOTOS = Work(n_fit=96, n_select=48, n_test=100, batch=16, steps=30, per_image_steps=10, pca_draws=1)
-_FULL = Work(n_fit=1000, n_select=250, n_test=5000, batch=64, steps=400, per_image_steps=60, pca_draws=4)
+_FULL = Work(n_fit=1000, n_select=250, n_test=5000, batch=64, steps=300, per_image_steps=40, pca_draws=2)
+_FULL_IG = Work(n_fit=256, n_select=60, n_test=400, batch=32, steps=80, per_image_steps=20, pca_draws=1)
 _FULL_PHOTOS = Work(n_fit=250, n_select=100, n_test=350, batch=32, steps=200, per_image_steps=40, pca_draws=2)
 
 
 def _cifar(preset: str, seed: int, small: bool) -> Settings:
-    work, integrated = (_CIFAR, _CIFAR_IG) if small else (_FULL, _FULL)
+    work, integrated = (_CIFAR, _CIFAR_IG) if small else (_FULL, _FULL_IG)
     main = Cell("gradient", "l2", "0.5", work)
     return Settings(
         "public-cifar10",

@@ -163,7 +163,9 @@ _OTHER = {"cifar10": "tiny-imagenet"}
 _SMALL = Work(n_fit=400, n_select=100, n_test=250, batch=32, steps=120, per_image_steps=25, pca_draws=2)
 _SMALL_GRID = Work(n_fit=400, n_select=60, n_test=200, batch=32, steps=60, per_image_steps=20, pca_draws=2)
 _SMALL_IG = Work(n_fit=128, n_select=40, n_test=100, batch=16, steps=40, per_image_steps=12, pca_draws=1)
-_FULL = Work(n_fit=1000, n_select=250, n_test=2000, batch=64, steps=400, per_image_steps=60, pca_draws=4)
+_FULL = Work(n_fit=1000, n_select=250, n_test=2000, batch=64, steps=300, per_image_steps=40, pca_draws=2)
+_FULL_GRID = Work(n_fit=1000, n_select=100, n_test=1000, batch=64, steps=150, per_image_steps=30, pca_draws=2)
+_FULL_IG = Work(n_fit=256, n_select=60, n_test=400, batch=32, steps=80, per_image_steps=20, pca_draws=1)
 
 
 #: Datasets whose images are so large that each cell gets less work.
@@ -195,7 +197,7 @@ def settings(dataset: str, scale: str = "small", preset: str = "protocol", *, se
         if name not in known:
             raise unknown_name(kind, name, known)
     main, lower, cube = RADII[dataset]
-    works = (_SMALL, _SMALL_GRID, _SMALL_IG) if scale == "small" else (_FULL,) * 3
+    works = (_SMALL, _SMALL_GRID, _SMALL_IG) if scale == "small" else (_FULL, _FULL_GRID, _FULL_IG)
     work, lighter, integrated = (_thinned(w) for w in works) if dataset in _THIN[scale] else works
     cells = (
         Cell("gradient", "l2", main, work),
@@ -204,9 +206,7 @@ def settings(dataset: str, scale: str = "small", preset: str = "protocol", *, se
         Cell("integrated_gradients", "l2", main, integrated),
         Cell("integrated_gradients", "linf", cube, integrated),
     )
-    rest: tuple[Cell, ...] = cells
-    if scale == "small":
-        rest = (cells[0], cells[2], cells[3]) if dataset == "mnist" else (cells[0], cells[3])
+    rest = (cells[0], cells[2], cells[3]) if dataset == "mnist" else (cells[0], cells[3])
     found = Settings(
         dataset,
         scale,
@@ -221,6 +221,6 @@ def settings(dataset: str, scale: str = "small", preset: str = "protocol", *, se
         found = replace(found, cells=cells[:4], n_curve=200, n_transfer=500, theory_images=4)
     if scale == "full":
         found = replace(
-            found, n_curve=1000, n_transfer=2000, fit_counts=(8, 32, 125, 500, 1000), theory_images=64
+            found, n_curve=500, n_transfer=2000, fit_counts=(8, 32, 125, 500, 1000), theory_images=64
         )
     return found

@@ -91,8 +91,9 @@ class StageStore:
         error = trace = None
         try:
             result = make(self.announce(name))
+            json.dumps(result, allow_nan=False)  # what cannot be kept is a failure of this stage alone
         except Exception as problem:  # whatever it is, the other stages go on and the report says it
-            error, trace = f"{type(problem).__name__}: {problem}", traceback.format_exc()
+            result, error, trace = None, f"{type(problem).__name__}: {problem}", traceback.format_exc()
         seconds = round(time.perf_counter() - begin, 2)
         record = {
             "name": name,

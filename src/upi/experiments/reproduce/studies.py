@@ -147,7 +147,7 @@ def pictures(lab: Lab, table1: list[Outcome]) -> Outcome:
 
     def make(progress: Progress) -> dict[str, Any]:
         main = next(o for o in table1 if o.name == f"table1/{settings.lead}/{cell.key}")
-        values = np.asarray(need(main)["samples"][UPI_GRAD])
+        values = np.asarray(need(main)["samples"][UPI_GRAD], dtype=float)
         order = np.argsort(values, kind="stable")
         places = [int(order[round(share * (len(order) - 1))]) for share in SHOWN]
         model, spec = lab.model(settings.lead), cell.spec(settings.preset, settings.seed)

@@ -32,10 +32,10 @@ def _announce(progress: Progress, cell: Cell) -> Callable[[str], Progress]:
     return stage
 
 
-def _samples(table: Table) -> dict[str, list[float]]:
-    """Change of each test image's map, per row, to four digits."""
+def _samples(table: Table) -> dict[str, list[float | None]]:
+    """Change of each test image's map, per row, to four digits; None where there is none."""
     return {
-        row: np.round(column["dissimilarity"], 4).tolist()
+        row: [float(v) if np.isfinite(v) else None for v in np.round(column["dissimilarity"], 4)]
         for row, column in table.evaluation.per_sample.items()
         if row != TINY_NOISE
     }
