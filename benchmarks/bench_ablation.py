@@ -13,7 +13,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from benchmarks.common import Problem, Scale, images, network, problem, timed
 from upi.attacks.support.gradients import gradients
 from upi.attacks.support.objective import explained_batch
-from upi.network import smooth
+from upi.network import activations, smooth
 from upi.network.classifier import Classifier
 from upi.network.kernels import Folding
 
@@ -28,8 +28,8 @@ LADDER = (
 )
 
 
-class _OnlySoftplus(smooth._Fast):
-    pool = smooth._Smooth.pool
+class _OnlySoftplus(activations.Fast):
+    pool = activations.Smooth.pool
 
 
 @contextmanager
@@ -41,8 +41,8 @@ def _parts(count: int) -> Iterator[None]:
         found = real(folding)
         return found if count > 3 else {torch.conv2d: found[torch.conv2d]}
 
-    activations = (smooth._Smooth, _OnlySoftplus, smooth._Fast, smooth._Fast)[count - 1]
-    with patch.object(smooth, "_Fast", activations), patch.object(smooth, "_frozen_forms", forms):
+    forms_of = (activations.Smooth, _OnlySoftplus, activations.Fast, activations.Fast)[count - 1]
+    with patch.object(smooth, "Fast", forms_of), patch.object(smooth, "_frozen_forms", forms):
         if count > 3:
             yield
         else:

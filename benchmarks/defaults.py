@@ -22,7 +22,7 @@ import torch
 
 import upi
 from benchmarks.panel import MEMBERS, Member, Record, records
-from upi.network import smooth
+from upi.network import activations
 
 Options = dict[str, Any]
 #: Question to (attack, default options, other options); sigma is given as a share of the radius.
@@ -102,12 +102,12 @@ def _words(options: Options) -> str:
 
 @contextmanager
 def _pooling(share: float | None) -> Iterator[None]:
-    before = smooth.POOLING
-    smooth.POOLING = before if share is None else share
+    before = activations.POOLING
+    activations.POOLING = before if share is None else share
     try:
         yield
     finally:
-        smooth.POOLING = before
+        activations.POOLING = before
 
 
 def fitted(member: Member, kind: str, options: Options) -> dict[str, float]:

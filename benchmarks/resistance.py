@@ -30,7 +30,7 @@ from upi.evaluation import Row
 from upi.linalg import gram, power
 from upi.linalg.operator import MatrixRows
 from upi.models.classifiers import load_trained
-from upi.network import smooth
+from upi.network import activations
 from upi.perturbation.pattern import Perturbation
 
 HEAD = """# Why a network resists, measured
@@ -86,10 +86,10 @@ class Bench:
 def pooling(share: float | None) -> Iterator[None]:
     """Sharpness of max-pooling as a share of beta; None leaves max-pooling as it is."""
     if share is None:
-        with patch.object(smooth._Smooth, "max_pool2d", lambda self, *a, **k: F.max_pool2d(*a, **k)):
+        with patch.object(activations.Smooth, "max_pool2d", lambda self, *a, **k: F.max_pool2d(*a, **k)):
             yield
     else:
-        with patch.object(smooth, "POOLING", share):
+        with patch.object(activations, "POOLING", share):
             yield
 
 

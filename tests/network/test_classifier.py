@@ -61,11 +61,13 @@ def test_weights_get_no_gradient(relu_net: nn.Module) -> None:
 @pytest.mark.parametrize(
     ("output", "message"),
     [
-        (torch.zeros(2), r"logits of shape \(N, K\) = \(2, K\), the model returned \(2,\)"),
-        (torch.zeros(3, 4), r"returned \(3, 4\)"),
-        (torch.zeros(2, 4, 1), r"returned \(2, 4, 1\)"),
-        (torch.zeros(2, 1), "at least 2 classes"),
-        ({"logits": torch.zeros(2, 4)}, "returned dict"),
+        (torch.zeros(3, 4), r"logits of shape \(N, K\) = \(2, K\), the model returned a tensor of shape \(3"),
+        (torch.zeros(2, 4, 1), r"returned a tensor of shape \(2, 4, 1\)"),
+        (torch.zeros(2, 4, 7, 7), r"average over positions: output=lambda out: out.mean"),
+        (torch.zeros(2, 0), "at least 1 logit"),
+        (torch.zeros(2, 4, dtype=torch.long), "floating-point logits"),
+        ({"features": torch.zeros(2, 4)}, r"returned dict with \{'features': \(2, 4\)\}; say where"),
+        ((torch.zeros(2, 4), torch.zeros(2, 4)), r"tuple of \(\(2, 4\), \(2, 4\)\).*output=0 for the"),
     ],
 )
 def test_outputs_that_are_not_logits_are_refused(output: object, message: str) -> None:

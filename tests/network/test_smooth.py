@@ -39,6 +39,7 @@ def _soft(x: Tensor) -> Tensor:
     return F.softplus(x, beta=BETA)
 
 
+ALPHA, SCALE = 1.6732632423543772, 1.0507009873554805
 X = torch.linspace(-8, 8, 101, dtype=torch.float64)
 
 
@@ -61,7 +62,21 @@ X = torch.linspace(-8, 8, 101, dtype=torch.float64)
         (lambda x: F.prelu(x, torch.tensor([0.2], dtype=x.dtype)), 0.2 * X + 0.8 * _soft(X)),
         (nn.Hardswish(), X * (_soft(X + 3) - _soft(X - 3)) / 6),
         (nn.Hardsigmoid(), (_soft(X + 3) - _soft(X - 3)) / 6),
-        (lambda x: x.clamp_min(0.5), X.clamp_min(0.5)),
+        (lambda x: x.clamp_min(0.5), _soft(X - 0.5) + 0.5),
+        (lambda x: x.clamp(max=0.5), 0.5 - _soft(0.5 - X)),
+        (lambda x: x.clamp(torch.tensor(0.0), torch.tensor(6.0)), _soft(X) - _soft(X - 6)),
+        (lambda x: torch.maximum(x, torch.zeros_like(x)), _soft(X)),
+        (lambda x: torch.max(x, torch.ones_like(x)), 1 + _soft(X - 1)),
+        (lambda x: torch.minimum(x, torch.ones_like(x)), X - _soft(X - 1)),
+        (lambda x: torch.min(x, torch.ones_like(x)), X - _soft(X - 1)),
+        (lambda x: x.max(), X.max()),
+        (torch.abs, _soft(X) + _soft(-X)),
+        (nn.Threshold(0.0, 0.0, inplace=True), _soft(X)),
+        (nn.ELU(0.5), _soft(X) + 0.5 * torch.expm1(-_soft(-X))),
+        (nn.SELU(), SCALE * (_soft(X) + ALPHA * torch.expm1(-_soft(-X)))),
+        (nn.SELU(inplace=True), SCALE * (_soft(X) + ALPHA * torch.expm1(-_soft(-X)))),
+        (nn.RReLU(0.1, 0.3).eval(), 0.2 * X + 0.8 * _soft(X)),
+        (nn.Softshrink(0.5), _soft(X - 0.5) - _soft(-X - 0.5)),
         (torch.tanh, torch.tanh(X)),
         (lambda x: F.max_pool1d(x[None], 3)[0], F.max_pool1d(X[None], 3)[0]),
     ],

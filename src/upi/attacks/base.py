@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,19 +18,22 @@ from upi import saliency as maps
 from upi.attacks.protocol import Protocol, resolve
 from upi.attacks.support.ascent import Rule
 from upi.attacks.support.compiled import MODES, CompiledGradient
-from upi.attacks.support.gradient_check import fast_derivatives_agree
+from upi.attacks.support.gradient_check import fast_derivatives_agree, require_right_gradient
 from upi.attacks.support.gradients import GradientFunction, attack_gradient
-from upi.attacks.support.objective import Objective
-from upi.core.errors import ConfigError, unknown_name
+from upi.attacks.support.objective import MapChange, Objective
+from upi.core.errors import ConfigError, CurvatureWarning, unknown_name
 from upi.core.naming import name_of
 from upi.core.types import Dissimilarity, Loader, Perturber, Progress, SaliencyMap
 from upi.core.version import versions
+from upi.data.content import sketch
 from upi.data.images import samples
-from upi.network.checks import require_deterministic
+from upi.network.checks import require_deterministic, require_independent
 from upi.network.classifier import Classifier
+from upi.network.kinks import FLAGGED, require_smooth
 from upi.network.surrogate import Surrogate
 from upi.perturbation.ball import Ball
 from upi.perturbation.subspace import Subspace
+from upi.saliency.checks import PROBE, require_stable
 
 
 def _plain(value: Any) -> int | float | str | None:
@@ -78,7 +82,8 @@ class Attack(ABC):
 
     @property
     def classifier(self) -> Classifier:
-        return Classifier.wrap(self.model)
+        """The network that is fitted on: in float32 where its own numbers are shorter."""
+        return Classifier.wrap(self.model).in_float32()
 
     @property
     def ball(self) -> Ball:
@@ -122,11 +127,26 @@ class Attack(ABC):
         with network.frozen():
             first = network.place(next(samples(loader)).x)
             require_deterministic(network, first[:8])
+            require_independent(network, first[:8])
+            require_stable(self.map, network, first, network.predict(first[:PROBE]))
+            if objective is not None:
+                self._check(objective, first, beta)
             fast = objective is not None and fast_derivatives_agree(network, objective, first, beta)
             yield network.surrogate(beta, fast=fast), first
 
-    def record(self, **evidence: Any) -> dict[str, Any]:
-        """Provenance: every option, the model's fingerprint, versions, and the evidence."""
+    def _check(self, objective: Objective, first: Tensor, beta: float | None) -> None:
+        """Refuse what would give a wrong attack gradient without a word."""
+        if isinstance(objective, MapChange):
+            require_right_gradient(self.classifier, objective, first, beta)
+        if beta is not None:
+            kinks = require_smooth(self.classifier, first, beta)
+            if kinks.share > FLAGGED:
+                warnings.warn(
+                    f"{kinks}; the perturbation may be weaker for it", CurvatureWarning, stacklevel=4
+                )
+
+    def record(self, loader: Loader | None = None, **evidence: Any) -> dict[str, Any]:
+        """Provenance: options, the model's fingerprint, versions, evidence, and the images by content."""
         skipped = ("model", "norm", "eps", "_")
         options = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in skipped}
         plain = {key: _plain(value) for key, value in options.items()}
@@ -134,8 +154,9 @@ class Attack(ABC):
             "method": type(self).__name__,
             **plain,
             "map": name_of(self.map),
-            "model": self.classifier.fingerprint(),
+            "model": Classifier.wrap(self.model).fingerprint(),
             "versions": versions(),
+            **({} if loader is None else {"fitted_on": sketch(loader)}),
             **evidence,
         }
 

@@ -52,4 +52,4 @@ class ClassUAP(IterativeAttack):
                 network, objective, stream, 0.0, self.seed, function=self.gradient_function
             )
             result = raise_shared(mean, self.ball, self.rule, tuple(first.shape[1:]), progress=progress)
-        return as_perturbation(result.delta, self.ball, self.record(history=list(result.history)))
+        return as_perturbation(result.delta, self.ball, self.record(loader, history=list(result.history)))

@@ -84,4 +84,4 @@ class MeanGradient(Attack):
             mean = mean_over(rows(), lambda row: row)[None].to(start)
         require_gradient(mean, where="mean gradient")
         delta = self.ball.project(start + self.ball.extreme(mean))
-        return as_perturbation(self.ball.outward(delta), self.ball, self.record())
+        return as_perturbation(self.ball.outward(delta), self.ball, self.record(loader))

@@ -107,7 +107,7 @@ class UPIGrad(IterativeAttack):
                 inside=None if self.subspace is None else self.subspace.project,
             )
         return as_perturbation(
-            result.delta, self.ball, self.record(sigma=sigma, history=list(result.history))
+            result.delta, self.ball, self.record(loader, sigma=sigma, history=list(result.history))
         )
 
     def _probe(self, surrogate: Surrogate, x: Tensor) -> None:

@@ -199,6 +199,7 @@ class UPIPCA(Attack):
         best = search.run()
         noise = search.selection.noise(self.ball, self.seed)
         evidence = self.record(
+            loader,
             sigma=search.sigma,
             **spectrum_of(best.result),
             **best.evidence,
@@ -235,7 +236,9 @@ class UPIPCA(Attack):
         if len(vectors) < k:
             raise ConfigError(f"the rows span {len(vectors)} directions, k = {k} were asked for: more images")
         basis = search.shaped(replace(result, vectors=orthonormal(vectors))).contiguous()
-        evidence = self.record(sigma=search.sigma, row_form=str(self.forms[0]), residual=result.residual)
+        evidence = self.record(
+            loader, sigma=search.sigma, row_form=str(self.forms[0]), residual=result.residual
+        )
         values = tuple(result.values[:k].clamp_min(0).sqrt().tolist())
         return Subspace(basis, values, {**evidence, "residual": spectrum_of(result)["residual"]})
 

@@ -47,6 +47,10 @@ class FallbackWarning(UserWarning):
     """A faster way to the same numbers could not be taken."""
 
 
+class CurvatureWarning(UserWarning):
+    """The surrogate leaves some kinks in the network: a part of the curvature is missed."""
+
+
 class ArtifactError(UPIError, ValueError):
     """A perturbation file is damaged, foreign, or contradicts itself."""
 

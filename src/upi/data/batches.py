@@ -85,7 +85,7 @@ def prepare(
     x, keys = network.place(sample.x), cache.keys(sample)
     (target,) = cache.rows("class", keys, lambda places: (network.predict(_some(x, places)),))
     if correct_only:
-        keep = correctly_classified(sample, target)
+        keep = correctly_classified(network, sample, target)
         if keep is None:
             raise DataError(f"batch {sample.index}: labels are needed to keep correctly classified images")
         keys = [key for key, good in zip(keys, keep.tolist(), strict=True) if good]

@@ -7,13 +7,13 @@ by their content. An augmenting loader shows new images each time and simply fin
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Hashable, Sequence
 
 import torch
 from torch import Tensor
 
 from upi.core.types import Loader, Samples
+from upi.data.content import digests
 from upi.data.images import is_static
 
 #: Memory that may be spent, in bytes: 65,000 maps of 32 x 32, 2,600 of 224 x 224.
@@ -39,8 +39,7 @@ class ImageCache:
         """One name for each image of a batch."""
         if self.by_place:
             return [(sample.index, row) for row in range(sample.x.shape[0])]
-        flat = sample.x.detach().cpu().contiguous().flatten(1).view(torch.uint8).numpy()
-        return [hashlib.blake2b(row, digest_size=16).digest() for row in flat]
+        return digests(sample.x)
 
     def rows(
         self, kind: str, keys: Keys, compute: Callable[[Tensor], tuple[Tensor, ...]]

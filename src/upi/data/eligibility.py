@@ -6,11 +6,21 @@ import torch
 from torch import Tensor
 
 from upi.core.types import Samples
+from upi.network.frozen import FrozenNetwork
 
 
-def correctly_classified(sample: Samples, predicted: Tensor) -> Tensor | None:
-    """(N,) whether each image is classified as its label; None where the images came without labels."""
-    return None if sample.label is None else predicted == sample.label.to(predicted.device)
+def correctly_classified(network: FrozenNetwork, sample: Samples, predicted: Tensor) -> Tensor | None:
+    """(N,) whether each image is classified as its label; None where the images came without labels.
+
+    Of a multi-label network the explained class must be among an image's labels.
+    """
+    return None if sample.label is None else network.agrees(sample.label, predicted)
+
+
+def shown_label(sample: Samples, predicted: Tensor) -> Tensor:
+    """(N,) the label that a figure shows: the image's own, else the class that was predicted."""
+    own = sample.label
+    return own if own is not None and own.ndim == 1 else predicted.cpu()
 
 
 def explained(maps: Tensor) -> Tensor:

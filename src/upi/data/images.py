@@ -14,6 +14,10 @@ from torch import Tensor
 
 from upi.core.errors import DataError
 from upi.core.types import Loader, Samples
+from upi.data.forms import split_batch, tensor_of
+
+#: How far outside [0, 1] rounding may take a pixel; such pixels are clipped.
+SLACK = 1e-4
 
 
 def _where(flags: Tensor) -> int:
@@ -47,7 +51,7 @@ def check_images(x: Any, *, where: str = "images") -> Tensor:
         DataError: Otherwise; the message names the first offending sample.
     """
     images = check_finite(x, where=where)
-    outside = (images < -1e-6) | (images > 1 + 1e-6)
+    outside = (images < -SLACK) | (images > 1 + SLACK)
     if outside.any():
         low, high = images.min().item(), images.max().item()
         raise DataError(
@@ -55,27 +59,23 @@ def check_images(x: Any, *, where: str = "images") -> Tensor:
             f"(first in sample {_where(outside)}); scale the images and leave the "
             "normalisation to Classifier(mean=..., std=...)"
         )
-    return images
-
-
-def _split(item: Any, where: str) -> tuple[Any, Any]:
-    if isinstance(item, Tensor):
-        return item, None
-    if isinstance(item, (tuple, list)) and item:
-        return item[0], item[1] if len(item) > 1 else None
-    raise DataError(f"{where}: expected images or (images, labels), got {type(item).__name__}")
+    return images.clamp(0, 1)
 
 
 def _check_labels(label: Any, n: int, where: str) -> Tensor:
+    """Classes (N,) int64, or rows (N, K) that are 1 for the classes that an image has, else 0."""
     try:
         tensor = torch.as_tensor(label)
     except (TypeError, ValueError, RuntimeError) as error:
         raise DataError(
             f"{where}: expected {n} integer labels, got {type(label).__name__}: {error}"
         ) from error
-    if tensor.shape != (n,) or tensor.is_floating_point() or tensor.is_complex():
+    if tensor.ndim == 2 and tensor.shape == (n, 1) and not tensor.is_floating_point():
+        tensor = tensor[:, 0]
+    rows = tensor.ndim == 2 and len(tensor) == n and bool(((tensor == 0) | (tensor == 1)).all())
+    if not rows and (tensor.shape != (n,) or tensor.is_floating_point() or tensor.is_complex()):
         raise DataError(
-            f"{where}: expected {n} integer labels of shape ({n},), "
+            f"{where}: expected {n} integer labels of shape ({n},), or ({n}, K) of zeros and ones, "
             f"got {tensor.dtype} of shape {tuple(tensor.shape)}"
         )
     return tensor.long()
@@ -92,8 +92,8 @@ def samples(loader: Loader) -> Iterator[Samples]:
     shape: torch.Size | None = None
     for index, item in enumerate(loader):
         where = f"batch {index}"
-        images, label = _split(item, where)
-        x = check_images(images, where=where)
+        images, label = split_batch(item, where)
+        x = check_images(tensor_of(images, where), where=where)
         if shape is not None and x.shape[1:] != shape:
             raise DataError(
                 f"{where}: images of shape {tuple(x.shape[1:])} after images of shape {tuple(shape)}"
@@ -135,4 +135,7 @@ def is_static(loader: Loader) -> bool:
 
 def count_of(loader: Loader) -> int:
     """Number of batches, 0 where the loader does not know."""
-    return len(loader) if isinstance(loader, Sized) else 0
+    try:
+        return len(loader) if isinstance(loader, Sized) else 0
+    except TypeError:  # a torch DataLoader around an IterableDataset
+        return 0

@@ -14,7 +14,7 @@ from upi import saliency as maps
 from upi.attacks.protocol import Protocol, resolve
 from upi.core.errors import ConfigError
 from upi.core.types import Dissimilarity, Loader, Perturber, SaliencyMap
-from upi.data.eligibility import correctly_classified, explained
+from upi.data.eligibility import correctly_classified, explained, shown_label
 from upi.data.images import samples
 from upi.evaluation.result import Column
 from upi.network.classifier import Classifier
@@ -134,9 +134,9 @@ class _Camera:
         for sample in samples(self.loader):
             x = self.model.place(sample.x)
             target = self.model.predict(x)
-            label = target.cpu() if sample.label is None else sample.label
+            label = shown_label(sample, target)
             counted = explained(maps.explain(self.map, self.model, x, target))
-            correct = correctly_classified(sample, target)
+            correct = correctly_classified(self.model, sample, target)
             if correct is not None:
                 counted &= correct
             for place in counted.nonzero()[:, 0].tolist():

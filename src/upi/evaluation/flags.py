@@ -5,7 +5,7 @@ In the manner of AutoAttack: they do not stop an evaluation, they stand beside i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from upi.core.rows import NOISE, PER_IMAGE, UNIVERSAL
+from upi.data.content import shared
 from upi.network.checks import gives_probabilities, nondeterminism
 from upi.network.classifier import Classifier
 from upi.perturbation.pattern import Perturbation
@@ -106,6 +107,24 @@ def fitting_flags(perturbations: Mapping[str, object]) -> Iterator[Flag]:
         for flag in found if isinstance(found, list) else []:
             if isinstance(flag, Mapping) and {"code", "message"} <= set(flag):
                 yield Flag(str(flag["code"]), f"{name}: {flag['message']}")
+
+
+def overlap_flags(perturbations: Mapping[str, object], images: Collection[bytes]) -> Iterator[Flag]:
+    """Say where test images are among those that a perturbation was fitted on, seen by their content.
+
+    Args:
+        perturbations: With ``fitted_on`` in their provenance (``upi.data.content.sketch``).
+        images: Digests of the test images.
+    """
+    for name, item in perturbations.items():
+        kept = item.provenance.get("fitted_on") if isinstance(item, Perturbation) else None
+        share = shared(images, kept) if isinstance(kept, Mapping) else 0.0
+        if share > 0:
+            yield Flag(
+                "fitted-on-test-images",
+                f"{name} was fitted on about {max(1, round(share * len(images)))} of the {len(images)} "
+                "different test images: its row is not about new images.",
+            )
 
 
 def origin_flags(

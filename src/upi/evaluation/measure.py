@@ -6,6 +6,7 @@ input in place, overstep the budget, or have no gradient on some of the images.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
@@ -26,17 +27,28 @@ from upi.core.rows import (
     UNIVERSAL,
 )
 from upi.core.types import Dissimilarity, Loader, Perturber, Progress, SaliencyMap, Samples
+from upi.data.content import digests, repeated
 from upi.data.eligibility import correctly_classified, explained
 from upi.data.images import check_finite, check_images, count_of, samples
 from upi.evaluation.controls import TINY, matched, mean_columns, noise, other_image
 from upi.evaluation.flags import Flag, model_flags
 from upi.evaluation.metrics import MAP_METRICS, realised_norm
+from upi.network.checks import require_independent
 from upi.network.classifier import Classifier
+from upi.network.kinks import FLAGGED, find_kinks
 from upi.network.surrogate import Witness
 from upi.perturbation.ball import Ball
 from upi.perturbation.pattern import Perturbation, in_box
 from upi.perturbation.subspace import RANDOM_IN_SUBSPACE
+from upi.saliency.checks import require_stable
 
+#: Why an image does not count, as codes of flags, and what the flag says of so many.
+REPEATED, ZERO, NOT_FINITE = "repeated-images", "zero-map", "not-finite-map"
+LEFT_OUT = {
+    REPEATED: "{count} of {seen} images came before with the same pixels: each counts once.",
+    ZERO: "{count} of {seen} images have a clean map that is zero everywhere; they are left out.",
+    NOT_FINITE: "{count} of {seen} images have a clean map with NaN or infinity; they are left out.",
+}
 #: Relative excess of a realised norm over the radius that is put down to rounding.
 ROUNDING = 1e-3
 
@@ -62,16 +74,30 @@ class Pass:
     ball: Ball
     seed: int
     draws: int
+    beta: float | None = None  # sharpness of the surrogate that attacks of this evaluation are fitted on
     columns: dict[str, list[dict[str, Tensor]]] = field(default_factory=dict)
     flags: dict[str, Flag] = field(default_factory=dict)
     moved: dict[str, int] = field(default_factory=dict)  # batches in which a row could run
     previous: Tensor | None = None
+    known: set[bytes] = field(default_factory=set)  # digests of the images that came
+    left_out: Counter[str] = field(default_factory=Counter)  # images that do not count, by reason
+    checked: bool = False  # whether network and map were looked at
 
     def add(self, name: str, *draws: dict[str, Tensor]) -> None:
         self.columns.setdefault(name, []).append({k: v.cpu() for k, v in mean_columns(draws).items()})
 
     def flag(self, code: str, message: str) -> None:
         self.flags.setdefault(code, Flag(code, message))
+
+    def check(self, x: Tensor, target: Tensor) -> None:
+        """Refuse a network whose images influence each other, and a map that is no function of its image."""
+        if not self.checked:
+            require_independent(self.model, x[:16])
+            require_stable(self.saliency, self.model, x, target)
+            kinks = None if self.beta is None else find_kinks(self.model, x, self.beta)
+            if kinks is not None and kinks.share > FLAGGED:
+                self.flag("missed-curvature", f"Attacks see only a part of the network: {kinks}.")
+            self.checked = True
 
     def explain(self, x: Tensor, target: Tensor) -> Tensor:
         """Maps (N, H, W) of the network itself."""
@@ -121,19 +147,31 @@ def _eligible(run: Pass, sample: Samples) -> tuple[Tensor, Tensor, Tensor, Tenso
     """Images, classes, clean maps and positions of the eligible images of a batch."""
     x = run.model.place(sample.x)
     target = run.model.predict(x)
-    keep = correctly_classified(sample, target)
+    keep = correctly_classified(run.model, sample, target)
+    run.check(x, target)
     if keep is None:
         run.flag("no-labels", "The images came without labels: misclassified ones count too.")
         keep = torch.ones_like(target, dtype=torch.bool)
+    again = repeated(digests(sample.x), run.known).to(keep.device)
+    run.left_out[REPEATED] += int(again.sum())
+    keep &= ~again
     if not keep.any():
         return None
     position = keep.nonzero()[:, 0]
     x, target = x[position], target[position]
     clean = run.explain(x, target)
-    counted = explained(clean)
-    if not counted.all():
-        run.flag("zero-map", "Some clean maps are zero everywhere; those images are left out.")
+    finite = clean.flatten(1).isfinite().all(1)
+    counted = finite & explained(clean)
+    run.left_out[NOT_FINITE] += int((~finite).sum())
+    run.left_out[ZERO] += int((finite & ~counted).sum())
     return (x[counted], target[counted], clean[counted], position[counted]) if counted.any() else None
+
+
+def _labels(sample: Samples, target: Tensor, position: Tensor) -> Tensor:
+    """(n,) labels of the images at ``position``: -1 where there are none, the explained class of several."""
+    if sample.label is None:
+        return torch.full((len(target),), -1)
+    return sample.label[position.cpu()] if sample.label.ndim == 1 else target.cpu()
 
 
 def _controls(
@@ -180,13 +218,15 @@ def run_pass(
                 _measure_batch(run, rows, x, target, clean, controls)
                 targets.append(target.cpu())
                 numbers.append(seen + position.cpu())
-                known = sample.label if sample.label is not None else torch.full((len(sample.x),), -1)
-                labels.append(known[position.cpu()])
+                labels.append(_labels(sample, target, position))
             seen += sample.x.shape[0]
             if progress is not None:
                 progress(sample.index + 1, total)
+    for code, message in LEFT_OUT.items():
+        if run.left_out[code]:
+            run.flag(code, message.format(count=run.left_out[code], seen=seen))
     if not targets:
-        zero = " and has a map that is not zero" if "zero-map" in run.flags else ""
+        zero = " and has a map that is finite and not zero" if {ZERO, NOT_FINITE} & set(run.flags) else ""
         raise DataError(f"none of the {seen} images is classified correctly{zero}: nothing to evaluate")
     for name in [name for name, batches in run.moved.items() if batches == 0]:
         del run.columns[name]

@@ -21,7 +21,7 @@ from upi.core.errors import ConfigError, unknown_name
 from upi.core.naming import name_of
 from upi.core.rows import CONTROL, MATCHED_NOISE, NOISE, ONE_STEP, OTHER_IMAGE, PER_IMAGE, TINY_NOISE
 from upi.core.types import Dissimilarity, Loader, Perturber, Progress, SaliencyMap
-from upi.evaluation.flags import RowSummary, fitting_flags, sample_flags, table_flags
+from upi.evaluation.flags import RowSummary, fitting_flags, overlap_flags, sample_flags, table_flags
 from upi.evaluation.intervals import interval
 from upi.evaluation.measure import Pass, kind_of, run_pass
 from upi.evaluation.result import METRICS, Column, Evaluation, Row, mean_of
@@ -168,6 +168,8 @@ def evaluate(
         )
     if ONE_STEP in wanted and ONE_STEP not in rows:
         rows |= _one_step(classifier, chosen, run.ball, preset, seed)
+    if any(name in rows for name in OPPONENTS):
+        run.beta = resolve(preset).surrogate
     targets, index, label, seen = run_pass(run, rows, loader, wanted, progress)
     _keep_better_sign(run)
     kinds = {name: kind_of(name, rows[name]) if name in rows else CONTROL for name in run.columns}
@@ -192,6 +194,7 @@ def evaluate(
             *sample_flags(len(targets), seen),
             *table_flags(summaries),
             *fitting_flags(perturbations),
+            *overlap_flags(perturbations, run.known),
         ),
         per_sample={name: {**shared, **column} for name, column in columns.items()},
         seconds=time.perf_counter() - begin,

@@ -8,6 +8,9 @@ from torch import Tensor
 from upi.core.errors import ModelError
 from upi.network.classifier import Classifier
 
+#: Relative difference of logits that is put down to rounding; 1e-3 for other types.
+ROUNDING = {torch.float16: 3e-2, torch.bfloat16: 1e-1, torch.float64: 1e-6}
+
 
 def nondeterminism(model: Classifier, x: Tensor) -> float:
     """Largest difference of the logits of two passes over images in eval mode, 0 up to rounding."""
@@ -24,6 +27,31 @@ def require_deterministic(model: Classifier, x: Tensor) -> None:
         raise ModelError(
             f"the model is not deterministic in eval mode: two passes over the same {x.shape[0]} images "
             f"differ by up to {gap:.3g}; maps of one image would differ without any perturbation"
+        )
+
+
+def dependence(model: Classifier, x: Tensor) -> float:
+    """Largest difference between the logits of an image alone and in a batch, relative to their size.
+
+    0 up to rounding where images do not influence each other.
+    """
+    batch = torch.cat([x, x.flip(-1), 1 - x]) if len(x) < 3 else x
+    together, alone = model.probe(batch)[:1], model.probe(batch[:1])
+    size = float(together.abs().max())
+    gap = float((together - alone).abs().max()) / max(size, 1e-12)
+    return gap if gap > ROUNDING.get(together.dtype, 1e-3) else 0.0
+
+
+def require_independent(model: Classifier, x: Tensor) -> None:
+    """Raise ``ModelError`` if the images of a batch influence each other's logits."""
+    gap = dependence(model, x)
+    if gap != 0:
+        raise ModelError(
+            "the images of a batch influence each other: the logits of an image alone differ by "
+            f"{gap:.1%} of their size from those in a batch; figures would depend on the batch. Usual "
+            "causes: batch norm without running statistics (track_running_stats=False), statistics, a "
+            "softmax or attention taken over the first dimension. Give it running statistics, or take those "
+            "sums over each image"
         )
 
 

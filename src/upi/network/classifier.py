@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+from copy import deepcopy
 from typing import NoReturn
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from upi.core.errors import ConfigError, ModelError, UPIError
 from upi.network.frozen import FrozenNetwork
+from upi.network.identity import fingerprint
 from upi.network.surrogate import Surrogate
 
 
@@ -18,8 +19,8 @@ class Classifier(FrozenNetwork):
 
     ``classifier(x)`` maps images (N, C, H, W) in [0, 1] to logits (N, K). While it runs
     the network is in eval mode and its weights are frozen; afterwards the module has its
-    former modes and ``requires_grad`` flags back, also after an exception. Use it from one
-    thread at a time, as the module it wraps.
+    former modes and ``requires_grad`` flags back, also after an exception. Several threads may use it,
+    and the module it wraps, at once: the last one that leaves puts the module's state back.
 
     Attack gradients run through ``upi.network.kernels`` where ``fast`` is true: the same function as the
     network's surrogate, batch norm folded into convolutions, up to rounding. Each fit compares
@@ -31,11 +32,20 @@ class Classifier(FrozenNetwork):
         mean: Per-channel mean subtracted from the images; none by default.
         std: Per-channel standard deviation the result is divided by; none by default.
         fast: False takes autograd's own derivatives for attack gradients as well.
+        output: Where the logits are in what the network returns: a name, a place, or a function of it. By
+            default they are the output itself, or found there by name (``upi.network.outputs.NAMES``). One
+            logit an image stands for a binary network, classes 0 and 1 with logits [0, z].
+        multi_label: Every class has its own yes or no (sigmoid). The explained class is the one with the
+            highest logit, right where it is among an image's labels (rows (N, K) of zeros and ones).
+        label: Explain this class of a multi-label network instead: the classifier is then the binary one of
+            this label, with logits [0, z], and an image counts where the label is predicted rightly.
 
     Raises:
-        ModelError: ``net`` is not a module, or its output is not (N, K) with K >= 2.
+        ModelError: ``net`` is not a module, or its output holds no logits.
         ConfigError: ``mean`` or ``std`` is not one finite number per channel.
     """
+
+    _float32: tuple[object, Classifier] | None = None
 
     @classmethod
     def wrap(cls, model: Classifier | nn.Module) -> Classifier:
@@ -84,13 +94,21 @@ class Classifier(FrozenNetwork):
             "Classifier.surrogate(beta), a value beside the network"
         )
 
+    def in_float32(self) -> Classifier:
+        """This classifier, or a copy of it in float32 where it computes in shorter numbers.
+
+        Half and bfloat16 gradients are too coarse for a small radius: a direction fitted with them has little
+        in common with the right one.
+        """
+        like = next((p for p in self.net.parameters() if p.is_floating_point()), None)
+        if like is None or like.dtype not in (torch.float16, torch.bfloat16):
+            return self
+        state = tuple((id(p), p._version) for p in self.net.parameters())
+        if self._float32 is None or self._float32[0] != state:
+            net = deepcopy(self.net).float()
+            self._float32 = state, Classifier(net, **self.options())
+        return self._float32[1]
+
     def fingerprint(self) -> str:
-        """SHA-256 over architecture name, weights, buffers and normalisation, as hex."""
-        digest = hashlib.sha256(type(self.net).__qualname__.encode())
-        constants = {"upi.mean": self.mean, "upi.std": self.std}
-        for name, value in sorted({**self.net.state_dict(), **constants}.items()):
-            if isinstance(value, Tensor):
-                tensor = value.detach().cpu().contiguous()
-                digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-                digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+        """SHA-256 over what the network holds and what it computes, as hex: see ``upi.network.identity``."""
+        return fingerprint(self)

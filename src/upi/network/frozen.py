@@ -7,13 +7,18 @@ weights nobody asked for (twice the work), and leaving the user's module changed
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from threading import RLock
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from upi.core.errors import ConfigError, DataError, ModelError
+from upi.network.checkpointing import without_checkpoints
+from upi.network.hold import held
 from upi.network.kernels import Folding, find_foldable
+from upi.network.outputs import Where, logits_of
 
 
 def _first_tensor(net: nn.Module) -> Tensor | None:
@@ -21,16 +26,15 @@ def _first_tensor(net: nn.Module) -> Tensor | None:
     return next(tensors, None)
 
 
-def _eager(net: nn.Module) -> AbstractContextManager[object]:
-    """Run compiled parts of ``net`` eagerly: compiled graphs cannot be differentiated twice."""
-    compiled = any(
-        hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
-        for module in net.modules()
-    )
-    stance: AbstractContextManager[object] = (
-        torch.compiler.set_stance("force_eager") if compiled else nullcontext()
-    )
-    return stance
+def unwrapped(net: nn.Module) -> nn.Module:
+    """The module inside torch.compile, DataParallel and DistributedDataParallel."""
+    while True:
+        inner = getattr(net, "_orig_mod", None)
+        if inner is None and type(net).__name__ in ("DataParallel", "DistributedDataParallel"):
+            inner = net.module
+        if inner is None:
+            return net
+        net = inner
 
 
 def _constant(values: Sequence[float] | float | None, default: float, name: str) -> Tensor:
@@ -60,20 +64,43 @@ class FrozenNetwork:
         mean: Sequence[float] | float | None = None,
         std: Sequence[float] | float | None = None,
         fast: bool = True,
+        output: Where = None,
+        multi_label: bool = False,
+        label: int | None = None,
     ) -> None:
-        net = getattr(net, "_orig_mod", net)
+        net = unwrapped(net)
         if not isinstance(net, nn.Module):
             raise ModelError(f"expected a torch.nn.Module from images to logits, got {type(net).__name__}")
         self.net = net
         self.mean = _constant(mean, 0.0, "mean")
         self.std = _constant(std, 1.0, "std")
         self.fast = fast
-        self._depth = 0
+        self.output = output
+        self.multi_label, self.label = multi_label, label
+        if label is not None and not multi_label:
+            raise ConfigError(
+                "label names the explained class of a multi-label network: set multi_label=True; other "
+                "networks are explained for the class that they predict"
+            )
+        self._users = 0
         self._folding: Folding | None = None  # known while frozen
+        self._lock = RLock()
+
+    def options(self) -> dict[str, Any]:
+        """What another network of this kind is made with: the constructor's words besides the module."""
+        return {
+            "mean": self.mean.flatten().tolist(),
+            "std": self.std.flatten().tolist(),
+            "fast": self.fast,
+            "output": self.output,
+            "multi_label": self.multi_label,
+            "label": self.label,
+        }
 
     def place(self, x: Tensor) -> Tensor:
         """Move images to the network's device and floating-point type."""
         like = _first_tensor(self.net)
+        x = x.clone() if x.is_inference() and not torch.is_inference_mode_enabled() else x
         return x if like is None else x.to(device=like.device, dtype=like.dtype)
 
     def normalise(self, x: Tensor) -> Tensor:
@@ -91,55 +118,78 @@ class FrozenNetwork:
         """Logits (N, K) of images (N, C, H, W), the network's forward pass inside ``context``.
 
         Raises:
-            ModelError: They are not (N, K) with K >= 2.
+            ModelError: There are none, or they do not depend on the images as far as autograd can see.
         """
         with self.frozen(), context:
-            logits = self.net(self.normalise(x))
-        if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[0] != x.shape[0]:
-            got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise ModelError(f"expected logits of shape (N, K) = ({x.shape[0]}, K), the model returned {got}")
-        if logits.shape[1] < 2:
-            raise ModelError(f"expected at least 2 classes, the model returned {tuple(logits.shape)}")
-        return logits
+            found = self.net(self.normalise(x))
+            logits = logits_of(found, self.output, x.shape[0])
+        if x.requires_grad and torch.is_grad_enabled() and not logits.requires_grad:
+            raise ModelError(
+                "the network gives no gradient with respect to the images: its forward pass runs under "
+                "no_grad, "
+                "detaches them, or leaves torch (NumPy, another runtime). Give the part of it that is "
+                "differentiable"
+            )
+        return logits if self.label is None else self._binary(logits)
+
+    def _binary(self, logits: Tensor) -> Tensor:
+        """Logits (N, 2) of "without the label" and "with it"."""
+        assert self.label is not None
+        if not -logits.shape[1] <= self.label < logits.shape[1]:
+            raise ModelError(f"label {self.label} asked for, the model has {logits.shape[1]} labels")
+        own = logits[:, self.label, None]
+        return torch.cat([torch.zeros_like(own), own], 1)
 
     @torch.no_grad()
     def predict(self, x: Tensor) -> Tensor:
         """Classes (N,) of images (N, C, H, W)."""
         return self(x).argmax(1)
 
+    def agrees(self, label: Tensor, predicted: Tensor) -> Tensor:
+        """(N,) whether predicted classes (N,) are right.
+
+        Args:
+            label: Classes (N,), or rows (N, K) that are 1 for every class that an image has.
+            predicted: Classes (N,); 0 and 1 where the network is asked for one label alone.
+
+        Raises:
+            DataError: Rows of another width than the network has classes.
+        """
+        label = label.to(predicted.device)
+        if self.label is not None:
+            has = label[:, self.label].bool() if label.ndim == 2 else label == self.label
+            return has == predicted.bool()
+        if label.ndim == 1:
+            return predicted == label
+        if int(predicted.max()) >= label.shape[1]:
+            raise DataError(f"labels of {label.shape[1]} classes, the model predicts {int(predicted.max())}")
+        return label.gather(1, predicted[:, None]).squeeze(1).bool()
+
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """Eval mode and frozen weights inside; the module's own state back afterwards.
 
-        Nested uses cost nothing: only the outermost one touches the module.
+        Nested uses, and uses from several threads at once, share one state: only the first one touches
+        the module and only the last one puts it back.
         """
-        if self._depth:
-            self._depth += 1
-            try:
-                yield
-            finally:
-                self._depth -= 1
-            return
-        modes = [(module, module.training) for module in self.net.modules() if hasattr(module, "training")]
-        flags = [(parameter, parameter.requires_grad) for parameter in self.net.parameters()]
-        self._depth = 1
+        with self._lock:
+            self._users += 1
         try:
-            if any(training for _, training in modes):
-                self.net.eval()
-            for parameter, _ in flags:
-                parameter.requires_grad_(False)
-            with _eager(self.net):
+            with ExitStack() as stack:
+                if torch.is_inference_mode_enabled():
+                    stack.enter_context(torch.inference_mode(False))
+                stack.enter_context(held(self.net))
+                stack.enter_context(without_checkpoints())
                 yield
         finally:
-            self._depth, self._folding = 0, None
-            for module, training in modes:
-                if module.training != training:
-                    module.training = training
-            for parameter, flag in flags:
-                parameter.requires_grad_(flag)
+            with self._lock:
+                self._users -= 1
+                if self._users == 0:
+                    self._folding = None
 
     def foldable(self, x: Tensor) -> Folding:
         """What can be folded, found on the first image that is seen while frozen."""
-        if self._folding is None:
-            self._folding = find_foldable(lambda: self.net(self.normalise(x[:1].detach())))
-        return self._folding
+        with self._lock:
+            if self._folding is None:
+                self._folding = find_foldable(lambda: self.net(self.normalise(x[:1].detach())))
+            return self._folding

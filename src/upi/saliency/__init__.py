@@ -29,6 +29,11 @@ def _own() -> list[type]:
     return [value for value in MAPS.values() if isinstance(value, type)]
 
 
+def is_own(saliency: SaliencyMap) -> bool:
+    """Whether a map is one of the library's."""
+    return isinstance(saliency, tuple(_own()))
+
+
 def explain(saliency: SaliencyMap, model: Network, x: Tensor, target: Tensor) -> Tensor:
     """Maps (N, H, W) of images without a graph: what is compared and reported.
 
@@ -38,18 +43,22 @@ def explain(saliency: SaliencyMap, model: Network, x: Tensor, target: Tensor) ->
     Raises:
         ModelError: The callable does not return (N, H, W).
     """
-    if isinstance(saliency, tuple(_own())):
+    if is_own(saliency):
         return check_maps(saliency(model, x.detach(), target), x).detach()
     with torch.enable_grad():
         return check_maps(saliency(model, x.detach().requires_grad_(), target), x).detach()
 
 
 def check_maps(maps: Any, x: Tensor) -> Tensor:
-    """Return ``maps`` if they are (N, H, W) with the N of ``x``; else raise ``ModelError``."""
+    """Return ``maps`` if they are real numbers (N, H, W) with the N of ``x``; else raise ``ModelError``."""
     if not isinstance(maps, Tensor) or maps.ndim != 3 or maps.shape[0] != x.shape[0]:
         got = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
         raise ModelError(f"a saliency map must return (N, H, W) with N = {x.shape[0]}, got {got}")
-    return maps
+    if maps.is_complex():
+        raise ModelError(
+            f"a saliency map must return real numbers, got {maps.dtype}; return its size, .abs()"
+        )
+    return maps if maps.is_floating_point() else maps.to(x.dtype)
 
 
 def resolve(saliency: str | SaliencyMap, *, paper: bool = False) -> SaliencyMap:
@@ -90,6 +99,7 @@ __all__ = [
     "check_maps",
     "explain",
     "input_gradient",
+    "is_own",
     "resolve",
     "score",
     "title_of",

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from upi.core.errors import ModelError
 from upi.network import kernels
-from upi.network.smooth import _Smooth
+from upi.network.activations import Smooth
 
 
 def _points(*shape: int, seed: int = 0) -> Tensor:
@@ -88,7 +88,7 @@ def _pool(name: str) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Ten
         )
 
     def plain(x: Tensor) -> Tensor:
-        out: Tensor = _Smooth(4.0).max_pool2d(x, size, stride, padding)
+        out: Tensor = Smooth(4.0).max_pool2d(x, size, stride, padding)
         return out
 
     return quick, plain

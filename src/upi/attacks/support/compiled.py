@@ -86,7 +86,8 @@ class CompiledGradient:
     @staticmethod
     @torch.no_grad()
     def _run(graph: Callable[..., Any], batch: Batch, perturbed: Tensor) -> Gradients:
-        values, gradient = graph(_tensors(batch, perturbed))
+        with torch.compiler.set_stance("default"):  # around it the network's own compiled parts run eagerly
+            values, gradient = graph(_tensors(batch, perturbed))
         return Gradients(values.clone(), gradient.clone())  # CUDA graphs reuse their outputs
 
     def _check(self, model: Explained, objective: Objective, batch: Batch, perturbed: Tensor) -> Gradients:

@@ -2,21 +2,25 @@
 
 Guards against a quick path that is wrong on some network: before a fit, its attack gradient is
 compared with autograd's own on a few images, and the plain path is taken, with one warning, where
-they differ or the quick one fails.
+they differ or the quick one fails. And against maps of other libraries whose gradient is wrong: those are
+compared with differences, and refused.
 """
 
 from __future__ import annotations
 
 import warnings
+from copy import deepcopy
 
 import torch
 from torch import Tensor
 
 from upi.attacks.support.gradients import Gradients, attack_gradient
-from upi.attacks.support.objective import Objective, explained_batch
-from upi.core.errors import FallbackWarning
+from upi.attacks.support.objective import MapChange, Objective, explained_batch
+from upi.core.errors import FallbackWarning, ModelError
+from upi.core.naming import name_of
 from upi.core.seeding import generator
 from upi.network.classifier import Classifier
+from upi.saliency import is_own
 
 #: Images compared, and the deviation of the noise that moves their maps.
 PROBE, SHIFT = 4, 0.05
@@ -43,6 +47,84 @@ def difference(reference: Gradients, other: Gradients) -> float:
     whole = errors.norm() / sizes.norm().clamp_min(tiny) if bool((sizes > 0).any()) else errors.norm()
     ratio = float(torch.maximum(each.median(), whole / 10))
     return ratio if ratio == ratio else float("inf")
+
+
+#: Steps of the differences, as shares of the shift, and the largest error of a right derivative that rounding
+#: and curvature may leave.
+STEPS, WRONG = (0.1, 0.03, 0.01), 0.1
+
+
+def require_right_gradient(network: Classifier, objective: MapChange, x: Tensor, beta: float | None) -> None:
+    """Compare the attack gradient of a map that is not the library's own with central differences.
+
+    Guards against maps that look differentiable and are not: a part of them detached from the images, or its
+    second derivative wrong, gives a gradient that points elsewhere. In float64 where network and map allow
+    it.
+
+    Args:
+        network: Frozen or not.
+        objective: The map and its change.
+        x: A few images (N, C, H, W).
+        beta: Sharpness of the surrogate that is fitted on, or None.
+
+    Raises:
+        ModelError: The derivative along some direction is wrong; says by how much, and what to do.
+    """
+    if is_own(objective.saliency):
+        return
+    found = None
+    for double in (True, False):
+        try:
+            found = _derivatives(network, objective, x, beta, double=double)
+            break
+        except (RuntimeError, TypeError, ValueError, AttributeError):
+            if not double:
+                raise
+    assert found is not None
+    stated, measured = found
+    size = torch.linalg.vector_norm(measured)
+    error = (
+        float(torch.linalg.vector_norm(stated - measured) / size) if size > 0 else float(stated.norm() > 0)
+    )
+    if error > WRONG:
+        pairs = ", ".join(
+            f"{a:.4g} where differences give {b:.4g}" for a, b in zip(stated, measured, strict=True)
+        )
+        raise ModelError(
+            f"the map {name_of(objective.saliency)} is not differentiable as it claims: along two "
+            f"directions the "
+            f"attack gradient is {pairs}. Fit on a map of this library, saliency='gradient', and evaluate "
+            "the perturbation on this map; or return it attached to the images it is given "
+            "(torch.autograd.grad(..., create_graph=True))"
+        )
+
+
+def _derivatives(
+    network: Classifier, objective: MapChange, x: Tensor, beta: float | None, *, double: bool
+) -> tuple[Tensor, Tensor]:
+    """Derivatives (2,) of the summed change along shift and attack gradient: stated, measured."""
+    some = x[:PROBE]
+    if double:
+        network, some = Classifier(deepcopy(network.net).double(), **network.options()), some.double()
+    shift = SHIFT * torch.randn(some.shape, generator=generator(0, "probe")).to(some)
+    surrogate = network.surrogate(beta, fast=False)
+    with network.frozen():
+        batch = explained_batch(objective, surrogate, some, network.predict(some))
+        slope = attack_gradient(surrogate, objective, batch, some + shift).gradient
+        size = torch.linalg.vector_norm(slope)
+        length = torch.linalg.vector_norm(shift)
+        along = [shift, slope * length / size if size > 0 else torch.roll(shift, 1, -1)]
+        stated = torch.stack([(slope * way).sum() for way in along]).cpu()
+
+        def value(step: float, way: Tensor) -> Tensor:
+            return objective.measured(surrogate, batch, some + shift + step * way).sum().cpu()
+
+        each = [[(value(step, way) - value(-step, way)) / (2 * step) for way in along] for step in STEPS]
+    measured = torch.tensor(
+        each, dtype=stated.dtype
+    )  # the step that agrees best: others are too coarse or too fine
+    best = (measured - stated).abs().argmin(0)
+    return stated, measured.gather(0, best[None])[0]
 
 
 def fall_back(reason: str, remedy: str) -> None:
