@@ -17,7 +17,7 @@ install: $(INSTALLED) ## Create .venv from pinned versions, if it is missing or 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("upi needs Python 3.11 or newer, found " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[cli,zoo,pretrained,dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[cli,zoo,pretrained,transformers,explainers,dev]'
 	touch $@
 
 demo: $(INSTALLED) ## Train a digit classifier, break its explanations, write runs/demo/report.html

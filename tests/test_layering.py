@@ -19,7 +19,7 @@ FLOORS = [
     ["linalg", "saliency", "dissimilarity", "network"],
     ["data"],
     ["perturbation"],
-    ["results"],
+    ["results", "adapters"],
     ["attacks"],
     ["evaluation"],
     ["report"],

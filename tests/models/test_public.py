@@ -11,10 +11,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from upi.core.errors import ArtifactError, ConfigError, ModelError
+from upi.data.preprocess import Preprocess
 from upi.data.shape import Shape
 from upi.datasets.splits import load, load_parts
 from upi.models.architectures import build
-from upi.models.classifiers import image_size, load_classifier
+from upi.models.classifiers import load_classifier, preprocess_of
 from upi.models.nets import NETS
 from upi.models.nets.cifar_resnet import CifarResNet
 from upi.models.public import PUBLIC
@@ -117,8 +118,8 @@ def test_every_public_name_is_told_where_a_model_is_unknown() -> None:
     with pytest.raises(ConfigError) as caught:
         load_classifier("resnet-of-nobody")
     assert all(name in str(caught.value) for name in PUBLIC)
-    assert image_size("efficientnet-lite1") == 240
-    assert image_size("runs/mine") is None
+    assert preprocess_of("efficientnet-lite1") == Preprocess(240, 240, 274, "bicubic", 3)
+    assert preprocess_of("runs/mine") is None
     assert {"cifar-resnet32", "cifar-resnet56"} <= set(NETS)
 
 
@@ -135,7 +136,7 @@ def test_public_weights_classify(name: str) -> None:
 @needs_lite
 def test_efficientnet_lite_classifies_photographs() -> None:
     sizes = {"train": 0, "fit": 0, "select": 0, "test": 60}
-    parts = load_parts("imagenet-sample", sizes, seed=0, folder=SHARED, size=224)
+    parts = load_parts("imagenet-sample", sizes, seed=0, folder=SHARED, size=Preprocess.imagenet(224))
     model, about = load_classifier("efficientnet-lite0", shape=parts.shape)
     assert parts["test"].images.shape == (60, 3, 224, 224)
     right = sum(int((model.predict(x) == y).sum()) for x, y in parts["test"].batches(20))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -12,16 +13,21 @@ from upi.attacks.protocol import PROTOCOLS
 from upi.cli.expand import OptionGroup
 from upi.cli.record import use_file
 from upi.core.devices import device_of
+from upi.data.preprocess import Preprocess
 from upi.datasets.registry import DATASETS
 from upi.datasets.splits import Parts, load_parts, source_of
 from upi.dissimilarity import DISSIMILARITIES
-from upi.models.classifiers import image_size, load_classifier
+from upi.models.classifiers import load_classifier, preprocess_of
 from upi.models.registry import forms
 from upi.network.classifier import Classifier
 from upi.saliency import MAPS
 
 SALIENCY = f"{MAPS.list()}."
 PRESET = f"{' or '.join(PROTOCOLS)}; paper: maps of the softmax output and no surrogate, as published."
+
+
+#: Leave images as they are.
+NATIVE = "native"
 
 
 class RunOptions(OptionGroup):
@@ -86,6 +92,18 @@ class DataOptions(OptionGroup):
         Field(ge=0),
     ] = 1000
     split_seed: Annotated[int, typer.Option(help="Fixes which image is in which split.")] = 0
+    size: Annotated[
+        str | None,
+        typer.Option(
+            help="Size of the images: 224 (centre cut), 224x320 (resized whole), or native. Default: "
+            "pictures of folders as the network's configuration says, named datasets as they are."
+        ),
+    ] = None
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Processes that decode pictures which do not fit in memory. Default: up to 4."),
+        Field(ge=0),
+    ] = None
 
     def _shared(self) -> bool:
         """Whether all parts are cut from the same images."""
@@ -99,9 +117,14 @@ class DataOptions(OptionGroup):
             train = 0 if source_of(self.data).standard else 3000
         return {"train": train, "fit": self.n_fit, "select": self.n_select, "test": self.n_test}
 
-    def load(self, size: int | None = None) -> Parts:
-        """The images, cut into parts; photographs of all sizes at ``size`` x ``size`` pixels."""
-        return load_parts(self.data, self.sizes(), seed=self.split_seed, folder=self.data_dir, size=size)
+    def load(self, expected: Preprocess | None = None) -> Parts:
+        """The images, cut into parts; pictures of all sizes as a network expects them, or as asked for."""
+        form = expected if source_of(self.data).varied else None
+        if self.size is not None:
+            form = None if self.size == NATIVE else Preprocess.parse(self.size)
+        if form is not None and form.channels is None and expected is not None:
+            form = replace(form, channels=expected.channels)
+        return load_parts(self.data, self.sizes(), seed=self.split_seed, folder=self.data_dir, size=form)
 
     def origin(self, fingerprint: str) -> dict[str, Any]:
         """Which data were split how: equal for runs whose splits are the same images."""
@@ -139,6 +162,16 @@ class WeightOptions(OptionGroup):
         list[float] | None,
         typer.Option(help="Per-channel deviation that the network expects; repeat per channel."),
     ] = None
+    output: Annotated[
+        str | None,
+        typer.Option(help="Name or place of the logits in what your own code's network returns."),
+    ] = None
+    multi_label: Annotated[
+        bool, typer.Option("--multi-label", help="Your own code's network has a yes or no for every class.")
+    ] = False
+    label: Annotated[
+        int | None, typer.Option(help="Of a multi-label network, explain this class. Default: the highest.")
+    ] = None
 
     def load(
         self, spec: str, parts: Parts, data: DataOptions, weights: Path | None
@@ -152,6 +185,9 @@ class WeightOptions(OptionGroup):
             pretrained=self.pretrained,
             shape=parts.shape,
             folder=data.data_dir,
+            output=int(self.output) if self.output is not None and self.output.isdecimal() else self.output,
+            label=self.label,
+            multi_label=self.multi_label,
         )
 
 
@@ -163,9 +199,9 @@ class ModelOptions(OptionGroup):
     model: Annotated[str, typer.Option(help=f"{forms()}.")]
 
     @property
-    def size(self) -> int | None:
-        """Side of the images that it is made for."""
-        return image_size(self.model)
+    def preprocess(self) -> Preprocess | None:
+        """How pictures become the images that it is made for."""
+        return preprocess_of(self.model)
 
 
 class MapOptions(OptionGroup):

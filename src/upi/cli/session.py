@@ -5,20 +5,26 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from upi.cli.console import StageDisplay, console, stages
 from upi.cli.groups import DataOptions, DeviceOptions, ModelOptions, RunOptions, WeightOptions
 from upi.cli.record import config_record, current
 from upi.core.errors import ConfigError
+from upi.data.preprocess import Preprocess
 from upi.datasets.splits import Parts
 from upi.evaluation import Evaluation, Example, Flag
 from upi.network.classifier import Classifier
 from upi.perturbation.pattern import Perturbation
 from upi.report import build_report
 from upi.results.folder import RunFolder, new_run
+
+#: Numbers of all images that are looked at together where nothing else is asked for.
+TOGETHER = 3_072_000
 
 
 @dataclass(frozen=True)
@@ -28,10 +34,23 @@ class Images:
     Attributes:
         parts: Train, fit, select and test.
         origin: Which data were split how; goes into every perturbation's provenance.
+        workers: Processes that decode pictures; None chooses.
     """
 
     parts: Parts
     origin: Mapping[str, Any]
+    workers: int | None = None
+
+    def batches(self, part: str, size: int | None = None) -> Sequence[tuple[Tensor, Tensor]]:
+        """The images of a part, ``size`` at a time; by default 250 small ones, fewer large ones."""
+        numbers = self.parts[part].images.shape[1:].numel()
+        size = size or max(8, min(250, TOGETHER // max(1, numbers)))
+        return self.parts[part].batches(size, workers=self.workers)
+
+    def labelled(self, subject: Subject) -> Images:
+        """The same images with the labels of the network, where it has names for them."""
+        names = subject.about.get("labels")
+        return self if names is None else replace(self, parts=self.parts.labelled(names))
 
     def facts(self) -> dict[str, Any]:
         """For config.json."""
@@ -88,11 +107,13 @@ class Session:
         self.folder, self.stage, self.out = folder, stage, out
         self.begin = time.perf_counter()
 
-    def images(self, data: DataOptions, size: int | None = None, *, title: str = "load images") -> Images:
-        """The images, cut into parts."""
+    def images(
+        self, data: DataOptions, expected: Preprocess | None = None, *, title: str = "load images"
+    ) -> Images:
+        """The images, cut into parts, as a network expects them."""
         self.stage(title)
-        parts = data.load(size)
-        return Images(parts, data.origin(parts.fingerprint))
+        parts = data.load(expected)
+        return Images(parts, data.origin(parts.fingerprint), data.workers)
 
     def subject(
         self,

@@ -12,3 +12,9 @@ def name_of(choice: Any) -> str:
         return choice
     named = getattr(choice, "__name__", None)
     return str(named or (repr(choice) if is_dataclass(choice) else type(choice).__qualname__))
+
+
+def short_name(choice: Any, length: int = 80) -> str:
+    """The same name in one line of at most ``length`` characters, for messages."""
+    name = " ".join(name_of(choice).split())
+    return name if len(name) <= length else f"{name[: length - 3]}..."

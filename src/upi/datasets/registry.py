@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from upi.core.registry import Registry
+from upi.data.preprocess import Preprocess
 from upi.datasets.dataset import Dataset
 
 
@@ -20,7 +21,11 @@ class ImageSource(Protocol):
     def standard(self) -> bool:
         """Whether it is a benchmark with recipes and all of its images in use, no sample or folder."""
 
-    def load(self, split: str, folder: Path | None, size: int | None) -> Dataset:
+    @property
+    def varied(self) -> bool:
+        """Whether its pictures may come in all sizes, so that the network's configuration decides."""
+
+    def load(self, split: str, folder: Path | None, size: Preprocess | None) -> Dataset:
         """The images of ``train`` or ``test``; see ``upi.datasets.splits.load``."""
 
 

@@ -1,20 +1,20 @@
 """Images by name, cut into disjoint parts.
 
 Every name is a file of this package; any other name is a local folder. All but ``mnist-sample`` are read by
-Hugging Face ``datasets``. Images of all sizes are cut to the side that is asked for as ImageNet's
-evaluation does it.
+Hugging Face ``datasets``. Images of all sizes are resized and cut as the network expects them.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from upi.core.errors import ConfigError
+from upi.data.preprocess import Preprocess
 from upi.data.shape import Shape
 from upi.datasets.dataset import Dataset
 from upi.datasets.folder import Folder
@@ -37,7 +37,9 @@ def source_of(name: str) -> ImageSource:
     return Folder(Path(name))
 
 
-def load(name: str, *, split: str = "train", folder: Path | None = None, size: int | None = None) -> Dataset:
+def load(
+    name: str, *, split: str = "train", folder: Path | None = None, size: Preprocess | None = None
+) -> Dataset:
     """Load a dataset by name or folder.
 
     Args:
@@ -45,8 +47,7 @@ def load(name: str, *, split: str = "train", folder: Path | None = None, size: i
         split: ``train`` or ``test``; of a folder, the parquet files whose name starts with it
             are read, where there are any.
         folder: Where local copies of named datasets lie; ``UPI_DATA`` by default.
-        size: Side that the images of ``imagenet-sample`` or of a folder are cut to (short side to
-            ``size / CROP``, centre crop); by default they must be of one size.
+        size: How pictures are resized and cut; by default they must be of one size.
 
     Raises:
         ConfigError: The name is neither known nor a folder.
@@ -85,12 +86,36 @@ class Parts:
 
     @property
     def shape(self) -> Shape:
-        """Images and classes.
+        """Images and classes."""
+        return self.parts["test"].shape
+
+    def labelled(self, names: Sequence[str]) -> Parts:
+        """The same images with the labels of a network that calls its classes by these names.
+
+        Names are compared without regard to case; where some class has no such name, the images keep the
+        order of their own classes, which must be as many.
 
         Raises:
-            ConfigError: The images are not square.
+            ConfigError: There are more or fewer classes than names, and the names do not match.
         """
-        return self.parts["test"].shape
+        places = {name.strip().lower(): number for number, name in enumerate(names)}
+        found = [places.get(name.strip().lower()) for name in self.classes]
+        if any(place is None for place in found):
+            if len(names) != len(self.classes):
+                raise ConfigError(
+                    f"the network tells {len(names)} classes apart ({', '.join(names[:3])}, ...), the "
+                    f"images have "
+                    f"{len(self.classes)} ({', '.join(self.classes[:3])}, ...): call the images' classes "
+                    f"by the "
+                    "network's names"
+                )
+            return self
+        index = torch.tensor(found)
+        parts = {
+            part: replace(data, labels=index[data.labels], classes=tuple(names))
+            for part, data in self.parts.items()
+        }
+        return replace(self, parts=parts, classes=tuple(names))
 
 
 def load_parts(
@@ -99,7 +124,7 @@ def load_parts(
     *,
     seed: int,
     folder: Path | None = None,
-    size: int | None = None,
+    size: Preprocess | None = None,
 ) -> Parts:
     """Cut a dataset into train, fit, select and test.
 
@@ -121,13 +146,13 @@ def load_parts(
             data, _whole({k: sizes[k] for k in ("train", "fit", "select", "test")}, data), seed=seed
         )
         return Parts(data.name, parts, data.fingerprint(), data.classes)
-    test = load(name, split="test", folder=folder)
+    test = load(name, split="test", folder=folder, size=size)
     parts = split(test, _whole({"test": sizes["test"]}, test), seed=seed)
     if only_test:
         empty = test.first(0)
         whole = {"train": empty, "fit": empty, "select": empty, **parts}
         return Parts(name, whole, test.fingerprint(), test.classes)
-    data = load(name, folder=folder)
+    data = load(name, folder=folder, size=size)
     parts |= split(data, _whole({k: sizes[k] for k in ("fit", "select", "train")}, data), seed=seed)
     return Parts(name, parts, _joined(data, test), data.classes)
 

@@ -88,6 +88,7 @@ def _from_rows(rows: Tensor, components: int, keep: int) -> EigenResult:
 
 def _collected(operator: RowOperator, components: int, keep: int) -> EigenResult:
     """Store rows while they fit, then only the d x d sum of products."""
+    _require_room(operator.dim, operator.expected)
     stored: list[Tensor] = []
     covariance: Tensor | None = None
     count = 0
@@ -96,10 +97,9 @@ def _collected(operator: RowOperator, components: int, keep: int) -> EigenResult
         if covariance is not None:
             covariance += block.double().T @ block.double()
             continue
+        _require_room(operator.dim, count, block.element_size())
         stored.append(block)
         if count > operator.dim and count * operator.dim * block.element_size() > STORED:
-            if operator.dim > MAX_SIDE:
-                raise _too_large(operator.dim)
             covariance = sum(
                 (part.double().T @ part.double() for part in stored),
                 start=torch.zeros(operator.dim, operator.dim, dtype=torch.float64),
@@ -115,13 +115,13 @@ def _collected(operator: RowOperator, components: int, keep: int) -> EigenResult
 def _difference(operator: Difference, components: int, keep: int) -> EigenResult:
     """Both sets of rows stored; decomposed in their span, or iterated where that is large."""
     pairs, size = [], 0
+    if operator.expected * (1 + operator.ratio) * operator.dim * 4 > STORED:
+        raise _too_many(operator.dim, operator.expected)
     for pair in operator.pairs():
         pairs.append(pair)
         size += sum(part.numel() * part.element_size() for part in pair)
         if size > STORED:
-            raise ConfigError(
-                f"the exact solver would store more than {STORED / 2**30:g} GiB of rows; use solver='sketch'"
-            )
+            raise _too_many(operator.dim, sum(len(part) for part, _ in pairs))
     wanted, forbidden = (torch.cat(parts) for parts in zip(*pairs, strict=True))
     count = len(wanted)
     if min(count + len(forbidden), operator.dim) > DENSE_SIDE:
@@ -132,6 +132,19 @@ def _difference(operator: Difference, components: int, keep: int) -> EigenResult
     weight = operator.price * count / max(1, len(forbidden))
     values, vectors = signed_leading(wanted, forbidden, weight, keep)
     return _exact(values / count, vectors, components)
+
+
+def _too_many(dim: int, count: int) -> ConfigError:
+    return ConfigError(
+        f"the exact solver would store {count} rows of {dim} numbers, more than {STORED / 2**30:g} GiB; use "
+        "solver='sketch'"
+    )
+
+
+def _require_room(dim: int, count: int, element: int = 4) -> None:
+    """Refuse rows that neither fit as they are nor as a d x d sum of products, before they are collected."""
+    if dim > MAX_SIDE and count * dim * element > STORED:
+        raise _too_many(dim, count)
 
 
 def _too_large(side: int) -> ConfigError:

@@ -28,6 +28,7 @@ class Operator(ABC):
     """A = (1/n) sum over minibatches of their terms; symmetric, positive semi-definite."""
 
     dim: int
+    expected: int = 0  # rows that a pass will have, 0 where that is not known before it
 
     @abstractmethod
     def terms(self) -> Iterator[Term]:

@@ -40,4 +40,4 @@ def _own(name: str, shape: Shape, width: float, pretrained: bool) -> nn.Module:
         raise ConfigError(f"{name}: no published weights; use torchvision/NAME or timm/NAME, or train it")
     if not width > 0:
         raise ConfigError(f"the width multiplier must be above zero, got {width}")
-    return NETS[name](shape, width)
+    return NETS[name](shape.square(), width)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from upi.core.errors import ConfigError
+from upi.data.preprocess import Preprocess
 from upi.data.shape import Shape
 from upi.models.cache import cache_folder, cache_key, new_net, train_new, trained_or_cached
 from upi.models.public import PUBLIC, public_classifier
@@ -19,10 +20,14 @@ def _source(spec: str) -> ModelSource | None:
     return next((source for source in SOURCES.values() if source.accepts(spec)), None)
 
 
-def image_size(spec: str) -> int | None:
-    """Side of the images that a network of ``load_classifier`` is made for; None where it does not say."""
+def preprocess_of(spec: str) -> Preprocess | None:
+    """How pictures become the images of a network of ``load_classifier``; None where it does not say.
+
+    Raises:
+        ConfigError, ModelError: The name is unknown to its library, or its configuration cannot be had.
+    """
     source = _source(spec)
-    return None if source is None else source.size(spec)
+    return None if source is None else source.preprocess(spec)
 
 
 def load_classifier(
@@ -34,19 +39,23 @@ def load_classifier(
     pretrained: bool = False,
     shape: Shape | None = None,
     folder: Path | None = None,
+    output: str | int | None = None,
+    label: int | None = None,
+    multi_label: bool = False,
 ) -> tuple[Classifier, dict[str, Any]]:
     """A classifier by what a user calls it, and what a report says of it.
 
     Args:
         spec: A run folder of ``upi train``, a file written by it, ``package.module:name`` where
             the name is a module or a function that returns one, a name of ``upi.models.public.PUBLIC``,
-            ``torchvision/NAME``, ``timm/NAME``, or any other form that a source accepts.
+            ``torchvision/NAME``, ``timm/NAME``, ``hf/NAME``, or any other form that a source accepts.
         mean, std: Normalisation per channel, for networks from code that expect it; public ones,
             torchvision's and timm's bring their own.
         weights: State dict for public networks, torchvision's and timm's.
         pretrained: Fetch ImageNet weights for the latter two instead.
         shape: Images and classes, for them.
         folder: Where ``networks/NAME.safetensors`` of public networks lie; ``UPI_DATA`` by default.
+        output, label, multi_label: As of ``upi.models.registry.Request``.
 
     Raises:
         ArtifactError, ConfigError, ModelError: It cannot be loaded.
@@ -57,7 +66,8 @@ def load_classifier(
             f"model {spec}: no such file or folder, and of no known form: {forms()}; public networks: "
             f"{', '.join(PUBLIC)}"
         )
-    return source.load(Request(spec, mean, std, weights, pretrained, shape, folder))
+    request = Request(spec, mean, std, weights, pretrained, shape, folder, output, label, multi_label)
+    return source.load(request)
 
 
 __all__ = [
@@ -65,10 +75,10 @@ __all__ = [
     "Trained",
     "cache_folder",
     "cache_key",
-    "image_size",
     "load_classifier",
     "load_trained",
     "new_net",
+    "preprocess_of",
     "public_classifier",
     "train_new",
     "trained_or_cached",

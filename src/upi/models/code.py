@@ -42,7 +42,15 @@ class CodeSource(ModelSource):
 
     def load(self, request: Request) -> tuple[Classifier, dict[str, Any]]:
         net = _from_code(request.spec)
-        return Classifier(net, mean=request.mean, std=request.std), {"arch": request.spec}
+        model = Classifier(
+            net,
+            mean=request.mean,
+            std=request.std,
+            output=request.output,
+            multi_label=request.multi_label or request.label is not None,
+            label=request.label,
+        )
+        return model, {"arch": request.spec}
 
 
 SOURCES.add("code", "your own code", order=2)(CodeSource())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -72,9 +72,16 @@ class LibrarySource(ModelSource):
                 options=("weights", "pretrained"),
             )
         net = self.untrained(spec, shape, pretrained=request.pretrained and request.weights is None)
+        about: dict[str, Any] = {"arch": spec}
         if request.weights is not None:
             fill(net, request.weights, spec)
-        return Classifier(net), {"arch": spec}
+        elif (names := self.labels(spec)) is not None and len(names) == shape.classes:
+            about["labels"] = list(names)
+        return Classifier(net), about
+
+    def labels(self, spec: str) -> Sequence[str] | None:
+        """Names of the classes of the pretrained network, where the library knows them."""
+        return None
 
     def untrained(self, spec: str, shape: Shape, *, pretrained: bool) -> nn.Module:
         return self.build(spec.partition("/")[2], shape, pretrained)

@@ -16,6 +16,7 @@ from typing import Any
 from torch import nn
 
 from upi.core.errors import ArtifactError, ConfigError, ModelError
+from upi.data.preprocess import Preprocess
 from upi.data.shape import Shape
 from upi.models.nets.cifar_resnet import CifarResNet
 from upi.models.registry import SOURCES, ModelSource, Request
@@ -190,7 +191,7 @@ def public_classifier(
             f"{name} tells {public.classes} classes of {public.dataset} apart on coloured images; these "
             f"images have {shape.channels} channels and {shape.classes} classes"
         )
-    net = public.load(weights=weights, folder=folder, size=shape.size)
+    net = public.load(weights=weights, folder=folder, size=shape.square().size)
     about = {
         "arch": name,
         "title": public.title,
@@ -215,8 +216,8 @@ class PublicSource(ModelSource):
             request.spec, weights=request.weights, folder=request.folder, shape=request.shape
         )
 
-    def size(self, spec: str) -> int | None:
-        return PUBLIC[spec].size
+    def preprocess(self, spec: str) -> Preprocess | None:
+        return Preprocess.imagenet(PUBLIC[spec].size)
 
 
 SOURCES.add("public", "networks that other people trained", order=3)(PublicSource())

@@ -22,6 +22,7 @@ from torch import nn
 
 from upi.core.errors import ConfigError
 from upi.core.registry import Registry
+from upi.data.preprocess import Preprocess
 from upi.data.shape import Shape
 from upi.network.classifier import Classifier
 
@@ -37,6 +38,9 @@ class Request:
         pretrained: Fetch published weights instead.
         shape: Images and classes, where they are known.
         folder: Where ``networks/NAME.safetensors`` of public networks lie; ``UPI_DATA`` by default.
+        output: Name or place of the logits in what the network returns, for networks from code.
+        label: Of a multi-label network, the class that is explained.
+        multi_label: A network from code has a yes or no for every class.
     """
 
     spec: str
@@ -46,6 +50,9 @@ class Request:
     pretrained: bool = False
     shape: Shape | None = None
     folder: Path | None = None
+    output: str | int | None = None
+    label: int | None = None
+    multi_label: bool = False
 
 
 class ModelSource(ABC):
@@ -71,8 +78,8 @@ class ModelSource(ABC):
             ArtifactError, ConfigError, ModelError: It cannot be loaded.
         """
 
-    def size(self, spec: str) -> int | None:
-        """Side of the images that the network is made for; None where it does not say."""
+    def preprocess(self, spec: str) -> Preprocess | None:
+        """How pictures become the images that the network is made for; None where it does not say."""
         return None
 
     def untrained(self, spec: str, shape: Shape, *, pretrained: bool) -> nn.Module:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from torch import nn
 
 from upi.core.errors import ConfigError
+from upi.data.preprocess import Preprocess
 from upi.data.shape import Shape
 from upi.models.library import LibrarySource, fetched, last_linear, library
 from upi.models.nets.layers import Normalise
@@ -33,6 +37,14 @@ def torchvision_net(name: str, shape: Shape, pretrained: bool) -> nn.Module:
     return nn.Sequential(Normalise(*IMAGENET), net)
 
 
+def _weights(name: str) -> Any:
+    """The weights that torchvision takes by default, nothing being fetched; None where there are none."""
+    models = library("torchvision").models
+    if name not in models.list_models(module=models):
+        raise ConfigError(f"torchvision/{name}: unknown; see torchvision.models.list_models()")
+    return getattr(models.get_model_weights(name), "DEFAULT", None)
+
+
 class TorchvisionSource(LibrarySource):
     """``torchvision/NAME``."""
 
@@ -40,6 +52,18 @@ class TorchvisionSource(LibrarySource):
 
     def build(self, name: str, shape: Shape, pretrained: bool) -> nn.Module:
         return torchvision_net(name, shape, pretrained)
+
+    def preprocess(self, spec: str) -> Preprocess | None:
+        weights = _weights(spec.partition("/")[2])
+        if weights is None:
+            return None
+        given = weights.transforms()
+        (crop,), (resize,) = given.crop_size, given.resize_size
+        return Preprocess(crop, crop, resize, given.interpolation.value, channels=3)
+
+    def labels(self, spec: str) -> Sequence[str] | None:
+        weights = _weights(spec.partition("/")[2])
+        return None if weights is None else weights.meta.get("categories")
 
 
 SOURCES.add("torchvision", "torchvision's networks", order=4)(TorchvisionSource())

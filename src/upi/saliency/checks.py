@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from upi.core.errors import ModelError
-from upi.core.naming import name_of
+from upi.core.naming import short_name
 from upi.core.types import Network, SaliencyMap
 from upi.saliency import explain, is_own
 
@@ -44,12 +44,13 @@ def require_stable(saliency: SaliencyMap, model: Network, x: Tensor, target: Ten
     drift = _change(first, second)
     if drift > ROUNDING:
         raise ModelError(
-            f"the map {name_of(saliency)} is not a function of the image: two calls differ by {drift:.1%} "
+            f"the map {short_name(saliency)} is not a function of the image: two calls differ by {drift:.1%} "
             "without any perturbation. Fix its random numbers (a seed, or the same noise in every call)"
         )
     alone = _change(first[:1], explain(saliency, model, some[:1], classes[:1]))
     if alone > ROUNDING:
         raise ModelError(
-            f"the map {name_of(saliency)} of an image depends on the rest of its batch: alone it differs by "
+            f"the map {short_name(saliency)} of an image depends on the rest of its batch: alone it "
+            f"differs by "
             f"{alone:.1%}. Normalise each map by itself"
         )

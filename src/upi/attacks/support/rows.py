@@ -21,7 +21,7 @@ from upi.core.errors import NonFiniteError
 from upi.core.types import Loader, Progress
 from upi.data.batches import Batch, batches
 from upi.data.cache import ImageCache
-from upi.data.images import count_of, samples
+from upi.data.images import count_of, images_of, samples
 from upi.linalg import Difference, RowOperator
 from upi.network.surrogate import Surrogate
 from upi.perturbation.pattern import in_box
@@ -178,6 +178,7 @@ class GradientRows(RowOperator):
     def __init__(self, images: ExplainedImages, *, rows: str, plan: RowPlan) -> None:
         self.images, self.row, self.kind, self.plan = images, ROWS[rows], rows, plan
         self.dim = images.dim
+        self.expected = images_of(images.loader) * (plan.draws if rows == "gradient" else 1)
         self.total = torch.zeros(self.dim, dtype=torch.float64)
 
     def by_batch(self) -> Iterator[tuple[Batch, Iterator[Tensor]]]:
@@ -218,7 +219,7 @@ class PricedRows(Difference):
     """
 
     def __init__(self, rows: GradientRows, price: float) -> None:
-        self.rows, self.price, self.dim = rows, price, rows.dim
+        self.rows, self.price, self.dim, self.expected = rows, price, rows.dim, rows.expected
 
     @property
     def ratio(self) -> float:

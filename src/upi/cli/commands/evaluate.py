@@ -64,9 +64,10 @@ def evaluate(
             seed=run.seed,
             per_image_steps=per_image_steps,
         )
-        images = job.images(data, model.size)
+        images = job.images(data, model.preprocess)
         subject = job.subject(model, weights, device, data, images)
-        splits = Splits([], [], images.parts["test"].batches(batches.batch_size), images.origin)
+        images = images.labelled(subject)
+        splits = Splits([], [], images.batches("test", batches.batch_size), images.origin)
         rows = {**items, **patterns.in_spans(ball, run.seed)}
         evaluation, pictures = tabulate(subject.model, spec, splits, rows, stage=job.stage)
         flags = [*evaluation.flags, *origin_flags(items, images.origin, subject.model.fingerprint())]

@@ -78,9 +78,11 @@ def fit(
         if name not in fitted():
             raise unknown_name("method", name, fitted())
     with session(run) as job:
-        images = job.images(data, model.size)
+        images = job.images(data, model.preprocess)
         subject = job.subject(model, weights, device, data, images)
-        few, held_out = images.parts["fit"].batches(batches.batch_size), images.parts["select"].batches(250)
+        images = images.labelled(subject)
+        few = images.batches("fit", batches.batch_size)
+        held_out = images.batches("select")
         splits = Splits(few, held_out, [], images.origin)
         for name in method:
             pattern = fit_one(name, subject.model, spec, splits, seed=run.seed, progress=job.stage(name))

@@ -23,8 +23,9 @@ from upi.cli.perturbations import PerturbationOptions, common
 from upi.cli.registry import command
 from upi.cli.session import Images, Outcome, Subject, session
 from upi.core.errors import ConfigError
+from upi.data.preprocess import Preprocess
 from upi.evaluation import Evaluation, matrix, origin_flags, transfer_maps, transfer_models
-from upi.models.classifiers import image_size
+from upi.models.classifiers import preprocess_of
 from upi.models.registry import forms
 
 
@@ -36,9 +37,9 @@ class TargetOptions(OptionGroup):
     model: Annotated[list[str], typer.Option(help=f"Network to test on; repeat for several. {forms()}.")]
 
     @property
-    def size(self) -> int | None:
-        """Side of the images that they are made for."""
-        return next((size for size in map(image_size, self.model) if size is not None), None)
+    def preprocess(self) -> Preprocess | None:
+        """How pictures become the images that the first of them is made for that says so."""
+        return next((form for form in map(preprocess_of, self.model) if form is not None), None)
 
 
 def _files(specs: list[str], files: list[Path]) -> dict[str, Path]:
@@ -114,9 +115,10 @@ def transfer(
     with session(run) as job:
         items = patterns.load()
         preset = common(items, "preset", None)
-        images = job.images(data, targets.size)
+        images = job.images(data, targets.preprocess)
         subjects = _subjects(targets, weights, device, data, images)
-        loader = images.parts["test"].batches(batches.batch_size)
+        images = images.labelled(next(iter(subjects.values())))
+        loader = images.batches("test", batches.batch_size)
         shared: dict[str, Any] = {
             "preset": preset, "seed": run.seed, "progress": job.stage("evaluate on test")
         }  # fmt: skip

@@ -12,6 +12,7 @@ import torch
 
 from upi.core.errors import UPIError
 from upi.core.types import Progress
+from upi.data.preprocess import Preprocess
 from upi.datasets.dataset import Dataset
 from upi.datasets.splits import Parts, load_parts
 from upi.experiments.reproduce.settings import Cell, Settings, Work
@@ -95,7 +96,9 @@ class Lab:
         fixed by the seed 0: accuracy is measured on all of it, tables use its first images."""
         train = 0 if self.settings.public else None
         sizes = {"fit": self.settings.n_fit, "select": self.settings.n_select, "train": train, "test": None}
-        return load_parts(dataset, sizes, seed=0, folder=self.data_dir, size=self.settings.size)
+        size = self.settings.size
+        form = None if size is None else Preprocess.imagenet(size)
+        return load_parts(dataset, sizes, seed=0, folder=self.data_dir, size=form)
 
     @cached_property
     def parts(self) -> Parts:

@@ -165,7 +165,7 @@ def statements(lab: Lab) -> Outcome:
             progress(len(problems), 1 + len(chosen))
             model = _double(lab.model(arch))
             attack = UPIPCA(model, **spec.shared(spec.seed), draws=1)
-            x = lab.parts["select"].first(settings.theory_images).images.double()
+            x = lab.parts["select"].first(settings.theory_images).images[:].double()
             problems.append({"arch": arch, **_on(attack, model, x, settings.seed)})
         return {"problems": problems}
 
