@@ -44,17 +44,30 @@ def other_image(maps: Tensor, previous: Tensor | None) -> Tensor:
     return torch.full_like(maps, torch.nan) if previous is None else previous[None]
 
 
+#: Figures of which the largest over draws counts.
+LARGEST = ("max_sensitivity",)
+
+
+def _largest(values: Tensor, changed: Tensor) -> Tensor:
+    """Largest over the draws that change no prediction, NaN where each does."""
+    found = values.masked_fill(changed, -torch.inf).amax(0)
+    return found.masked_fill(changed.all(0), torch.nan)
+
+
 def mean_columns(draws: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Sample-wise mean over draws of every figure, and of it among unchanged predictions.
+    """Sample-wise mean over draws of every figure, and of it among unchanged predictions; of those in
+    ``LARGEST`` the largest instead.
 
     ``NAME|unchanged`` is the mean over those draws that leave the image's prediction alone,
     NaN where none does.
     """
     stacked = {key: torch.stack([draw[key].double() for draw in draws]) for key in draws[0]}
     changed = stacked["prediction_changed"] > 0
-    means = {key: values.mean(0) for key, values in stacked.items()}
+    means = {key: values.amax(0) if key in LARGEST else values.mean(0) for key, values in stacked.items()}
     kept = {
-        f"{key}|unchanged": values.masked_fill(changed, torch.nan).nanmean(0)
+        f"{key}|unchanged": _largest(values, changed)
+        if key in LARGEST
+        else values.masked_fill(changed, torch.nan).nanmean(0)
         for key, values in stacked.items()
         if key != "prediction_changed"
     }

@@ -16,7 +16,17 @@ from upi.evaluation.intervals import Interval
 from upi.saliency import title_of
 
 #: Metrics of a row, in the order of tables.
-METRICS = ("dissimilarity", "top_k_overlap", "spearman", "ssim", "mass_center_shift", "realised_norm")
+METRICS = (
+    "dissimilarity",
+    "top_k_overlap",
+    "spearman",
+    "ssim",
+    "mass_center_shift",
+    "realised_norm",
+    "kendall",
+    "top_100_overlap",
+    "max_sensitivity",
+)
 
 Column = dict[str, NDArray[Any]]  # metric to (n,) values
 
@@ -38,6 +48,9 @@ class Row:
     ssim: Interval
     mass_center_shift: Interval  # pixels
     realised_norm: Interval  # of clip(x + delta) - x
+    kendall: Interval
+    top_100_overlap: Interval
+    max_sensitivity: Interval  # relative l2 change, the largest over draws
     prediction_changed: float  # share in [0, 1]
     unchanged: Mapping[str, Interval]  # every metric among unchanged predictions
     excess_over_noise: float  # mean minus that of the row "random"; NaN without it

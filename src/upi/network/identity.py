@@ -25,7 +25,30 @@ from upi.core.seeding import generator
 from upi.network.frozen import FrozenNetwork, unwrapped
 
 #: Sides of the images that are tried, in this order; the first that the network takes is used.
-SIDES = (32, 64, 224, 28, 96, 112, 128, 160, 192, 240, 256, 288, 299, 300, 320, 336, 380, 384, 448, 512)
+SIDES = (
+    32,
+    28,
+    64,
+    8,
+    16,
+    224,
+    96,
+    112,
+    128,
+    160,
+    192,
+    240,
+    256,
+    288,
+    299,
+    300,
+    320,
+    336,
+    380,
+    384,
+    448,
+    512,
+)
 #: Logits are rounded to this share of the largest one.
 DIGITS = 6
 #: What a network that cannot take an image of some size, or float64, may raise.

@@ -62,6 +62,9 @@ class Row(Record):
     ssim: Mean
     mass_center_shift: Mean
     realised_norm: Mean
+    kendall: Mean | None = None
+    top_100_overlap: Mean | None = None
+    max_sensitivity: Mean | None = None
     unchanged: dict[str, Mean]
     prediction_changed: float
     excess_over_noise: float | None
