@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +12,7 @@ from torch import Tensor, nn
 
 from upi.core.errors import ConfigError, ModelError
 from upi.core.types import Network
+from upi.saliency.features import Heard, Layout, listening
 from upi.saliency.reduce import normalise_maps
 from upi.saliency.registry import MAPS
 from upi.saliency.score import check_classes, score
@@ -22,64 +21,38 @@ from upi.saliency.score import check_classes, score
 SIDE = 4
 
 
-def as_grid(features: Any) -> Tensor | None:
-    """Features as (N, C, h, w): feature maps as they are, tokens (N, T, C) laid out as a square.
-
-    A first token beyond a square is a class token and left out; None for anything else.
-    """
-    if not isinstance(features, Tensor) or not features.is_floating_point():
-        return None
-    if features.ndim == 4:
-        return features
-    if features.ndim != 3:
-        return None
-    tokens = features.shape[1]
-    side = math.isqrt(tokens)
-    if side * side != tokens:
-        side = math.isqrt(tokens - 1)
-        if side < 1 or side * side != tokens - 1:
-            return None
-        features = features[:, 1:]
-    grid: Tensor = features.transpose(1, 2).reshape(features.shape[0], features.shape[2], side, side)
-    return grid
+#: Which feature map is looked at, by network, images' size and score: chosen once, so that the maps of an
+#: image and of its perturbed copy are of the same features.
+_CHOSEN: WeakKeyDictionary[nn.Module, dict[Any, int]] = WeakKeyDictionary()
 
 
-@contextmanager
-def _listening(net: nn.Module, layer: str | None) -> Iterator[Callable[[], Tensor]]:
-    """Hooks while inside; the function given returns the features caught in the last pass."""
-    caught: list[Tensor] = []
-    fallback: list[Tensor] = []
+def _chosen(net: nn.Module, heard: Heard, total: Tensor, key: Any) -> tuple[Tensor, Layout]:
+    """The last feature map of at least ``SIDE`` x ``SIDE`` positions that the score depends on, else the last
+    of more than one position."""
+    known = _CHOSEN.setdefault(net, {})
+    if known.get(key, -1) in range(len(heard.found)) and key in known:
+        return heard.found[known[key]]
+    large = [n for n, (_, layout) in enumerate(heard.found) if min(layout.grid) >= SIDE]
+    small = [n for n, (_, layout) in enumerate(heard.found) if 1 < min(layout.grid) < SIDE]
+    order = [*reversed(large), *reversed(small)]
+    if not order:
+        raise ModelError(
+            "Grad-CAM found no layer with a feature map larger than 1 x 1; name one with layer=, or give "
+            "images "
+            "whose patches are laid out as they are"
+        )
+    found = next((n for n in order if _matters(total, *heard.found[n])), order[0])
+    known[key] = found
+    return heard.found[found]
 
-    def hear(module: nn.Module, inputs: Any, output: Any) -> None:
-        grid = as_grid(output)
-        if layer is not None:
-            if grid is None:
-                shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-                raise ModelError(
-                    f"Grad-CAM needs feature maps (N, C, h, w) or square tokens, {layer} gives {shape}"
-                )
-            caught[:] = [output]
-        elif grid is not None and min(grid.shape[2:]) >= SIDE:
-            caught[:] = [output]
-        elif grid is not None and min(grid.shape[2:]) > 1:
-            fallback[:] = [output]
 
-    modules = [net.get_submodule(layer)] if layer is not None else list(net.modules())
-    handles = [module.register_forward_hook(hear) for module in modules]
-
-    def features() -> Tensor:
-        found = caught or fallback
-        if not found:
-            raise ModelError(
-                "Grad-CAM found no layer with a feature map larger than 1 x 1; name one with layer="
-            )
-        return found[0]
-
-    try:
-        yield features
-    finally:
-        for handle in handles:
-            handle.remove()
+def _matters(total: Tensor, features: Tensor, layout: Layout) -> bool:
+    """Whether the score depends on the features at some position of the grid: not, of a transformer's last
+    block, where a class token alone is read."""
+    if not features.requires_grad:
+        return False
+    (slope,) = torch.autograd.grad(total, features, retain_graph=True, allow_unused=True)
+    return slope is not None and bool(layout.maps(slope).ne(0).any())
 
 
 @MAPS.add("grad_cam", "Grad-CAM map", order=5, paper={"score": "softmax"})
@@ -91,9 +64,9 @@ class GradCAM:
     interpolation. Where ReLU leaves nothing, the map is zero everywhere.
 
     Attributes:
-        layer: Path of a module, as in ``net.named_modules()``; None takes the last feature map of
-            at least 4 x 4 positions that the network computes (tokens of transformers laid out
-            as a square), else the last of more than one.
+        layer: Path of a module, as in ``net.named_modules()``; None takes the last feature map of at least
+            4 x 4 positions that the network computes and its output depends on, else the last of more than
+            one. Tokens of transformers are laid out as the patches were, without class and register tokens.
         score: ``logit`` (default), ``softmax`` or ``log_softmax``.
         normalize: ``l1``, ``l2`` or ``none``.
 
@@ -115,17 +88,28 @@ class GradCAM:
         differentiable = x.requires_grad and torch.is_grad_enabled()
         with torch.enable_grad():
             point = x if differentiable else x.detach().requires_grad_()
-            with _listening(net, self.layer) as features:
+            image = (x.shape[2], x.shape[3])
+            with listening(net, self.layer, image) as heard:
                 logits = model(point)
             if not differentiable:
                 check_classes(logits, target)
             total = score(logits, target, self.score).sum()
-            caught = features()
+            caught, layout = self._features(net, heard, total, image)
             (slope,) = torch.autograd.grad(total, caught, create_graph=differentiable)
-        grid, weights = as_grid(caught), as_grid(slope)
-        assert grid is not None
-        assert weights is not None
+        grid, weights = layout.maps(caught), layout.maps(slope)
         coarse = F.relu((weights.mean((2, 3), keepdim=True) * grid).sum(1, keepdim=True))
         fine = F.interpolate(coarse, x.shape[2:], mode="bilinear", align_corners=False)[:, 0]
         maps = normalise_maps(fine, self.normalize)
         return maps if differentiable else maps.detach()
+
+    def _features(
+        self, net: nn.Module, heard: Heard, total: Tensor, image: tuple[int, int]
+    ) -> tuple[Tensor, Layout]:
+        if self.layer is None:
+            return _chosen(net, heard, total, (image, self.score))
+        if not heard.found:
+            raise ModelError(
+                f"Grad-CAM needs feature maps (N, C, h, w) or tokens of a grid of patches, {self.layer} "
+                f"gives neither"
+            )
+        return heard.found[-1]
