@@ -241,7 +241,7 @@ def test_a_step_that_turns_non_finite_is_caught_and_named(relu_net: nn.Module, l
         ({"eps": 0}, "eps must be finite and above 0"),
         ({"eps": float("inf")}, "eps must be finite"),
         ({"norm": "l1"}, "unknown norm 'l1'; known: l2, linf"),
-        ({"saliency": "lime"}, "unknown saliency map 'lime'; known: grad_cam, gradient"),
+        ({"saliency": "lime"}, "unknown saliency map 'lime'; known: attention_rollout"),
         ({"dissimilarity": "mse"}, "unknown dissimilarity 'mse'; known: cosine"),
         ({"preset": "ours"}, "unknown preset 'ours'; known: paper, protocol"),
     ],

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
+from importlib import import_module
+from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import upi
@@ -153,7 +157,8 @@ def test_custom_callables_pass_through_and_unknown_names_list_the_known_ones() -
     custom = Gradient(score="softmax")
     assert upi.saliency.resolve(custom) is custom
     with pytest.raises(
-        ConfigError, match=r"unknown saliency map 'lime'; known: grad_cam, gradient, input_x_gradient"
+        ConfigError,
+        match=r"unknown saliency map 'lime'; known: attention_rollout, blurred_",
     ):
         upi.saliency.resolve("lime")
 
@@ -190,3 +195,106 @@ def test_bad_names_inside_a_map_are_refused_on_use() -> None:
             Gradient(**options)(model, x, target)
     with pytest.raises(ModelError, match="class 9 asked for, the model has 4 classes"):
         Gradient()(model, x, torch.tensor([9]))
+
+
+def test_guided_back_propagation_is_the_rule_written_out() -> None:
+    torch.manual_seed(0)
+    first, second, head = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+    net = nn.Sequential(nn.Flatten(), first, nn.ReLU(), second, nn.ReLU(), head)
+    x, target = torch.rand(4, 1, 2, 3), torch.tensor([0, 1, 2, 0])
+    a = first(x.flatten(1))
+    b = second(a.relu())
+    up = head.weight[target].relu() * (b > 0)
+    up = (up @ second.weight).relu() * (a > 0)
+    expected = (up @ first.weight).view_as(x).abs().sum(1)
+    found = upi.saliency.GuidedBackprop(normalize="none")(upi.Classifier(net), x, target)
+    torch.testing.assert_close(found, expected)
+
+
+def test_guided_back_propagation_needs_relu() -> None:
+    with pytest.raises(ModelError, match="needs a network with ReLU"):
+        upi.saliency.GuidedBackprop()(
+            nn.Sequential(nn.Flatten(), nn.Linear(6, 3)), torch.rand(1, 1, 2, 3), torch.tensor([0])
+        )
+
+
+def test_guided_back_propagation_can_be_fitted_through_the_surrogate() -> None:
+    found = upi.UPIGrad(convolutional(nn.ReLU), saliency="guided_backprop", eps=0.5, steps=3).fit([images(8)])
+    assert float(found.delta.norm()) == pytest.approx(0.5, rel=1e-4)
+
+
+@pytest.mark.parametrize("library", ["torch", "fused", "eager"])
+def test_attention_rollout_is_the_product_of_the_blocks(library: str) -> None:
+    """Against attention probabilities taken by hooks on the softmax of an unfused network."""
+    torch.manual_seed(0)
+    if library == "torch":
+        layers = [nn.TransformerEncoderLayer(8, 2, 16, 0.0, batch_first=True) for _ in range(2)]
+        blocks: Any = nn.ModuleList(layers).eval()
+    x = torch.rand(2, 3, 32, 32)
+    if library != "torch":
+        vit = import_module("timm").create_model(
+            "vit_tiny_patch16_224", pretrained=False, num_classes=3, img_size=32, depth=2
+        )
+        net = vit.eval()
+        for block in net.blocks:
+            block.attn.fused_attn = library == "fused"
+        kept: list[Tensor] = []
+        slow = deepcopy(net)
+        for block in slow.blocks:
+            block.attn.fused_attn = False
+            block.attn.attn_drop.register_forward_hook(lambda m, a, out: kept.append(out.mean(1)))
+        with torch.no_grad():
+            slow(x)
+        skip = torch.eye(5)
+        rolled = (skip + kept[1]) / 2 @ ((skip + kept[0]) / 2)
+        coarse = rolled[:, 0, 1:].reshape(2, 1, 2, 2)
+    else:
+        net = Patches(blocks)
+        kept = []
+        tokens = net.tokens(x)
+        for block in blocks:
+            _, weights = block.self_attn(tokens, tokens, tokens)
+            kept.append(weights)
+            tokens = block(tokens)
+        skip = torch.eye(16)
+        rolled = (skip + kept[1]) / 2 @ ((skip + kept[0]) / 2)
+        coarse = rolled.mean(1).reshape(2, 1, 4, 4)
+    fine = F.interpolate(coarse, (32, 32), mode="bilinear")[:, 0]
+    found = upi.saliency.AttentionRollout(normalize="none")(upi.Classifier(net), x, torch.tensor([0, 1]))
+    torch.testing.assert_close(found, fine.detach(), rtol=1e-4, atol=1e-6)
+
+
+class Patches(nn.Module):
+    """Tokens of patches without a class token, through given blocks."""
+
+    def __init__(self, blocks: nn.ModuleList) -> None:
+        super().__init__()
+        self.patch, self.blocks, self.head = nn.Conv2d(3, 8, 8, 8), blocks, nn.Linear(8, 3)
+
+    def tokens(self, x: Tensor) -> Tensor:
+        return self.patch(x).flatten(2).transpose(1, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.tokens(x)
+        for block in self.blocks:
+            tokens = block(tokens)
+        return self.head(tokens.mean(1))
+
+
+def test_attention_rollout_needs_attention() -> None:
+    with pytest.raises(ModelError, match="attention between all patches"):
+        upi.saliency.AttentionRollout()(convolutional(nn.ReLU), images(2), torch.tensor([0, 1]))
+
+
+def test_baselines_made_of_the_image() -> None:
+    x = images(3).double()
+    flat = torch.full_like(x, 0.4)
+    for kind in ("blur", "mean"):
+        baseline = upi.saliency.IntegratedGradients(baseline=kind)._baseline(x)
+        assert baseline.shape == x.shape
+        torch.testing.assert_close(upi.saliency.IntegratedGradients(baseline=kind)._baseline(flat), flat)
+        assert float(baseline.std()) < float(x.std())
+    mean = upi.saliency.IntegratedGradients(baseline="mean")._baseline(x)
+    torch.testing.assert_close(mean[:, 0, 0, 0], x.mean((1, 2, 3)))
+    with pytest.raises(ConfigError, match="unknown baseline 'black'"):
+        upi.saliency.IntegratedGradients(baseline="black")

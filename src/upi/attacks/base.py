@@ -131,7 +131,10 @@ class Attack(ABC):
             require_stable(self.map, network, first, network.predict(first[:PROBE]))
             if objective is not None:
                 self._check(objective, first, beta)
-            fast = objective is not None and fast_derivatives_agree(network, objective, first, beta)
+            own = getattr(self.map, "plain", False)  # such a map brings derivatives of its own
+            fast = (
+                objective is not None and not own and fast_derivatives_agree(network, objective, first, beta)
+            )
             yield network.surrogate(beta, fast=fast), first
 
     def _check(self, objective: Objective, first: Tensor, beta: float | None) -> None:

@@ -18,8 +18,10 @@ from upi.core.naming import name_of
 from upi.core.types import Network, SaliencyMap
 from upi.saliency.grad_cam import GradCAM
 from upi.saliency.gradient import Gradient, InputXGradient
+from upi.saliency.guided import GuidedBackprop
 from upi.saliency.integrated import IntegratedGradients
 from upi.saliency.registry import MAPS
+from upi.saliency.rollout import AttentionRollout
 from upi.saliency.score import SCORES, input_gradient, score
 from upi.saliency.smoothgrad import SmoothGrad
 
@@ -91,8 +93,10 @@ __all__ = [
     "MAPS",
     "PAPER_MAPS",
     "SCORES",
+    "AttentionRollout",
     "GradCAM",
     "Gradient",
+    "GuidedBackprop",
     "InputXGradient",
     "IntegratedGradients",
     "SmoothGrad",

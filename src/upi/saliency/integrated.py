@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from upi.core.errors import ConfigError, unknown_name
@@ -38,6 +39,29 @@ RULES: dict[str, Callable[[int], Quadrature]] = {
 }
 
 
+#: Deviation of the blurred baseline as a share of the shorter side.
+BLUR = 0.1
+
+
+def _blurred(x: Tensor) -> Tensor:
+    """Images (N, C, H, W) after a Gaussian, edges repeated."""
+    sigma = BLUR * min(x.shape[2:])
+    reach = min(max(1, round(3 * sigma)), *(side - 1 for side in x.shape[2:]))
+    places = torch.arange(-reach, reach + 1, dtype=x.dtype, device=x.device)
+    weights = torch.exp(-places.square() / (2 * sigma**2))
+    weights = (weights / weights.sum()).expand(x.shape[1], 1, -1)
+    padded = F.pad(x, (reach, reach, reach, reach), mode="replicate")
+    rows = F.conv2d(padded, weights[:, :, :, None], groups=x.shape[1])
+    return F.conv2d(rows, weights[:, :, None, :], groups=x.shape[1])
+
+
+def _mean_colour(x: Tensor) -> Tensor:
+    return x.mean((2, 3), keepdim=True).expand_as(x)
+
+
+BASELINES: dict[str, Callable[[Tensor], Tensor]] = {"blur": _blurred, "mean": _mean_colour}
+
+
 @MAPS.add(
     "integrated_gradients",
     "integrated-gradients map",
@@ -54,7 +78,9 @@ class IntegratedGradients:
     Attributes:
         steps: Quadrature nodes m, at least 1.
         rule: ``midpoint`` (default; error O(1/m^2)), ``left`` (O(1/m)) or ``gauss_legendre``.
-        baseline: Value of the constant baseline image x0, or a (C, H, W) tensor.
+        baseline: Value of the constant baseline image x0, or a (C, H, W) tensor; or made of the image itself:
+            ``"blur"`` (Gaussian, deviation ``BLUR`` of the shorter side) or ``"mean"`` (its mean colour), as
+            compared by Sturmfels et al. (2020).
         multiply_by_inputs: Keep the factor (x - x0); the paper leaves it out.
         score, reduce, normalize: As in ``Gradient``.
 
@@ -64,7 +90,7 @@ class IntegratedGradients:
 
     steps: int = 8
     rule: str = "midpoint"
-    baseline: float | Tensor = 0.0
+    baseline: float | Tensor | str = 0.0
     multiply_by_inputs: bool = True
     score: str = "logit"
     reduce: str = "abs_sum"
@@ -73,6 +99,8 @@ class IntegratedGradients:
     def __post_init__(self) -> None:
         if self.rule not in RULES:
             raise unknown_name("quadrature rule", self.rule, RULES)
+        if isinstance(self.baseline, str) and self.baseline not in BASELINES:
+            raise unknown_name("baseline", self.baseline, BASELINES)
         if self.steps < 1:
             raise ConfigError(f"integrated gradients need at least 1 step, got {self.steps}")
 
@@ -82,6 +110,8 @@ class IntegratedGradients:
         return self.steps
 
     def _baseline(self, x: Tensor) -> Tensor:
+        if isinstance(self.baseline, str):
+            return BASELINES[self.baseline](x)
         return torch.as_tensor(self.baseline, dtype=x.dtype, device=x.device).expand_as(x)
 
     def attribution(self, model: Network, x: Tensor, target: Tensor) -> Tensor:
@@ -113,3 +143,19 @@ class IntegratedGradients:
             attribution = (x - start) * attribution
         rise = score(model(x), target, self.score) - score(model(start), target, self.score)
         return (attribution.flatten(1).sum(1) - rise).abs()
+
+
+@MAPS.add("blurred_integrated_gradients", "blurred-baseline integrated-gradients map", order=9)
+@dataclass(frozen=True)
+class BlurredIntegratedGradients(IntegratedGradients):
+    """``IntegratedGradients`` from a blurred copy of the image itself."""
+
+    baseline: float | Tensor | str = "blur"
+
+
+@MAPS.add("mean_integrated_gradients", "mean-colour-baseline integrated-gradients map", order=10)
+@dataclass(frozen=True)
+class MeanIntegratedGradients(IntegratedGradients):
+    """``IntegratedGradients`` from the image's own mean colour."""
+
+    baseline: float | Tensor | str = "mean"
