@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from copy import deepcopy
 
 import numpy as np
@@ -399,3 +400,76 @@ def test_missed_curvature_below_the_refusal_warns() -> None:
 
     with pytest.warns(CurvatureWarning, match="leaves kinks in 3"):
         fit(_with(Little()))
+
+
+def test_classes_in_another_order_are_flagged() -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 4, bias=False), nn.BatchNorm1d(4)).eval()
+    x = images(60)
+    with torch.no_grad():
+        net[2].running_mean = net[1](net[0](x)).mean(0)
+    model = upi.Classifier(net)
+    right = model.predict(x)
+    classes = sorted(set(right.tolist()))
+    assert len(classes) > 2
+    moved = dict(zip(classes, [*classes[1:], classes[0]], strict=True))
+    wrong = torch.tensor([moved[int(c)] for c in right])
+    mixed = torch.where(torch.arange(60) % 5 == 0, right, wrong)
+    options = {"norm": "l2", "eps": 0.5, "controls": ("random",)}
+    table = upi.evaluate(net, {}, [(x, mixed)], **options)
+    flags = {flag.code: flag.message for flag in table.flags}
+    assert "20% of the images" in flags["labels-look-permuted"]
+    assert "80% would be" in flags["labels-look-permuted"]
+    assert "labels-look-permuted" not in {
+        flag.code for flag in upi.evaluate(net, {}, [(x, right)], **options).flags
+    }
+    with pytest.raises(upi.errors.DataError, match="check the order of the classes"):
+        upi.evaluate(net, {}, [(x, wrong)], **options)
+
+
+def test_a_deformable_convolution_is_named_with_the_way_out() -> None:
+    ops = pytest.importorskip("torchvision.ops")
+
+    class Deformable(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.offset = nn.Conv2d(1, 18, 3, padding=1)
+            self.conv = ops.DeformConv2d(1, 6, 3, padding=1)
+            self.head = nn.Linear(6 * 64, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(torch.relu(self.conv(x, self.offset(x))).flatten(1))
+
+    with pytest.raises(ModelError, match="rows='stein'"):
+        fit(Deformable())
+
+
+class FlashInside(nn.Module):
+    """Attention inside the user's own choice of kernel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.patch, self.head = nn.Conv2d(1, 8, 2, 2), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.patch(x).flatten(2).transpose(1, 2)[:, None].contiguous()
+        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.FLASH_ATTENTION):
+            tokens = F.scaled_dot_product_attention(tokens, tokens, tokens)
+        return self.head(tokens[:, 0].mean(1))
+
+
+def test_attention_in_a_kernel_of_the_users_choice() -> None:
+    plain = FlashInside()
+    found = fit(plain)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.nn.attention, "sdpa_kernel", lambda *a: nullcontext())
+        torch.testing.assert_close(fit(plain).delta, found.delta)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*")
+def test_a_scripted_network_is_refused_with_the_remedy() -> None:
+    net = torch.jit.script(convolutional(nn.ReLU))
+    with pytest.raises(ModelError, match="give the Python module instead of a scripted one"):
+        fit(net)
+    assert upi.evaluate(net, {}, [images(6)], norm="l2", eps=0.5, controls=("random",)).n_test == 6

@@ -114,7 +114,7 @@ def test_only_correctly_classified_images_count(
     assert (table.n_test, table.n_seen) == (3 + 32, 48)
     assert table.per_sample["p"]["sample"].tolist() == [0, 1, 2, *range(16, 48)]
     wrong = [(x, (label + 1) % 4) for x, label in loader]
-    with pytest.raises(DataError, match="none of the 48 images is classified correctly: nothing to evaluate"):
+    with pytest.raises(DataError, match="none of the 48 images is classified correctly"):
         upi.evaluate(relu_net, {"p": pattern}, wrong)
     assert "no-labels" in _codes(upi.evaluate(relu_net, {"p": pattern}, [x], controls=False))
 
@@ -229,6 +229,7 @@ def test_dead_maps_are_left_out_and_flagged(pattern: Perturbation) -> None:
             return torch.stack([strong, strong * 0 - 1, strong * 0 - 2], 1)
 
     x = torch.cat([torch.full((3, 1, 8, 8), 0.1), torch.full((2, 1, 8, 8), 0.9)])
+    x += 0.01 * torch.arange(5)[:, None, None, None]
     table = upi.evaluate(Dead(), {"p": pattern}, [x], controls=False)
     assert "zero-map" in _codes(table)
     assert table.n_test == 2
@@ -297,7 +298,10 @@ def test_few_images_and_a_mostly_wrong_model_are_flagged(
     mostly = [(x, torch.where(torch.arange(len(x)) < 2, label, (label + 1) % 4)) for x, label in loader]
     codes = _codes(upi.evaluate(relu_net, {"p": pattern}, mostly, controls=False))
     assert {"few-images", "mostly-misclassified"} <= codes
-    many = upi.evaluate(relu_net, {"p": pattern}, list(loader) * 3, controls=False)
+    more = images(120, seed=7)
+    many = upi.evaluate(
+        relu_net, {"p": pattern}, [(more, upi.Classifier(relu_net).predict(more))], controls=False
+    )
     assert not {"few-images", "mostly-misclassified"} & _codes(many)
 
 

@@ -9,7 +9,9 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from upi.core.rows import NOISE, PER_IMAGE, UNIVERSAL
@@ -63,6 +65,40 @@ def sample_flags(eligible: int, seen: int) -> Iterator[Flag]:
             "mostly-misclassified",
             f"Only {eligible} of {seen} test images count: explanations of a model that is mostly wrong "
             "say little.",
+        )
+
+
+#: Images a class, in the mean, from which an order of classes can be told from chance.
+PER_CLASS = 5
+
+
+def order_flags(labels: NDArray[Any], predicted: NDArray[Any]) -> Iterator[Flag]:
+    """Say where the predictions follow the labels in another order than they are given in.
+
+    Args:
+        labels, predicted: Classes (n,) of all images that came.
+    """
+    from scipy.optimize import linear_sum_assignment  # imported here: it costs time
+
+    classes = np.union1d(labels, predicted)
+    if len(labels) < PER_CLASS * len(np.unique(labels)) or len(classes) < 2:
+        return
+    counts = np.zeros((len(classes), len(classes)))
+    np.add.at(counts, (np.searchsorted(classes, labels), np.searchsorted(classes, predicted)), 1)
+    rows, columns = linear_sum_assignment(counts, maximize=True)
+    right, best = np.trace(counts) / len(labels), counts[rows, columns].sum() / len(labels)
+    if best >= 0.5 and right < best / 2:
+        swaps = [
+            f"{classes[a]} as {classes[b]}"
+            for a, b in zip(rows, columns, strict=True)
+            if a != b and counts[a, b]
+        ]
+        yield Flag(
+            "labels-look-permuted",
+            f"{right:.0%} of the images are classified as their labels say, but {best:.0%} would be with the "
+            f"classes in another order (label {', '.join(swaps[:3])}{', ...' if len(swaps) > 3 else ''}): "
+            f"check the "
+            "order of the classes.",
         )
 
 

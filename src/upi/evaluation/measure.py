@@ -31,7 +31,7 @@ from upi.data.content import digests, repeated
 from upi.data.eligibility import correctly_classified, explained
 from upi.data.images import check_finite, check_images, count_of, samples
 from upi.evaluation.controls import TINY, matched, mean_columns, noise, other_image
-from upi.evaluation.flags import Flag, model_flags
+from upi.evaluation.flags import Flag, model_flags, order_flags
 from upi.evaluation.metrics import MAP_METRICS, realised_norm
 from upi.network.checks import require_independent
 from upi.network.classifier import Classifier
@@ -81,6 +81,7 @@ class Pass:
     previous: Tensor | None = None
     known: set[bytes] = field(default_factory=set)  # digests of the images that came
     left_out: Counter[str] = field(default_factory=Counter)  # images that do not count, by reason
+    classes: list[Tensor] = field(default_factory=list)  # (2, N) labels and predictions of all that came
     checked: bool = False  # whether network and map were looked at
 
     def add(self, name: str, *draws: dict[str, Tensor]) -> None:
@@ -92,7 +93,8 @@ class Pass:
     def check(self, x: Tensor, target: Tensor) -> None:
         """Refuse a network whose images influence each other, and a map that is no function of its image."""
         if not self.checked:
-            require_independent(self.model, x[:16])
+            if "non-deterministic-model" not in self.flags:
+                require_independent(self.model, x[:16])
             require_stable(self.saliency, self.model, x, target)
             kinks = None if self.beta is None else find_kinks(self.model, x, self.beta)
             if kinks is not None and kinks.share > FLAGGED:
@@ -149,6 +151,8 @@ def _eligible(run: Pass, sample: Samples) -> tuple[Tensor, Tensor, Tensor, Tenso
     target = run.model.predict(x)
     keep = correctly_classified(run.model, sample, target)
     run.check(x, target)
+    if sample.label is not None and sample.label.ndim == 1 and run.model.label is None:
+        run.classes.append(torch.stack([sample.label.cpu(), target.cpu()]))
     if keep is None:
         run.flag("no-labels", "The images came without labels: misclassified ones count too.")
         keep = torch.ones_like(target, dtype=torch.bool)
@@ -225,7 +229,13 @@ def run_pass(
     for code, message in LEFT_OUT.items():
         if run.left_out[code]:
             run.flag(code, message.format(count=run.left_out[code], seen=seen))
+    if run.classes:
+        given, predicted = torch.cat(run.classes, 1).numpy()
+        run.flags.update({flag.code: flag for flag in order_flags(given, predicted)})
     if not targets:
+        order = run.flags.get("labels-look-permuted")
+        if order is not None:
+            raise DataError(f"none of the {seen} images is classified correctly. {order.message}")
         zero = " and has a map that is finite and not zero" if {ZERO, NOT_FINITE} & set(run.flags) else ""
         raise DataError(f"none of the {seen} images is classified correctly{zero}: nothing to evaluate")
     for name in [name for name, batches in run.moved.items() if batches == 0]:

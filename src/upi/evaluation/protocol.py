@@ -23,7 +23,7 @@ from upi.core.rows import CONTROL, MATCHED_NOISE, NOISE, ONE_STEP, OTHER_IMAGE, 
 from upi.core.types import Dissimilarity, Loader, Perturber, Progress, SaliencyMap
 from upi.evaluation.flags import RowSummary, fitting_flags, overlap_flags, sample_flags, table_flags
 from upi.evaluation.intervals import interval
-from upi.evaluation.measure import Pass, kind_of, run_pass
+from upi.evaluation.measure import REPEATED, Pass, kind_of, run_pass
 from upi.evaluation.result import METRICS, Column, Evaluation, Row, mean_of
 from upi.network.classifier import Classifier
 from upi.perturbation.ball import Ball
@@ -191,7 +191,7 @@ def evaluate(
         rows=table,
         flags=(
             *run.flags.values(),
-            *sample_flags(len(targets), seen),
+            *sample_flags(len(targets), seen - run.left_out[REPEATED]),
             *table_flags(summaries),
             *fitting_flags(perturbations),
             *overlap_flags(perturbations, run.known),

@@ -59,3 +59,18 @@ def gives_probabilities(model: Classifier, x: Tensor) -> bool:
     """Whether outputs for images (N, C, H, W) look like a softmax where logits are expected."""
     out = model.probe(x)
     return bool((out >= 0).all()) and torch.allclose(out.sum(1), torch.ones_like(out[:, 0]), atol=1e-3)
+
+
+#: What torch says of operators that can be differentiated only once.
+ONCE = ("derivative", "double backward", "differentiate twice", "once_differentiable", "does not support")
+
+
+def explained(error: RuntimeError) -> Exception:
+    """The error of a second derivative that does not exist, with the way out; any other error as it is."""
+    message = str(error).splitlines()[0] if str(error) else ""
+    if not any(word in message for word in ONCE):
+        return error
+    return ModelError(
+        f"an operator of the network has no second derivative, which attack gradients need: {message[:200]}. "
+        "Use UPIPCA(rows='stein'), which needs map values only"
+    )

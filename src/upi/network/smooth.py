@@ -17,13 +17,14 @@ smoothing it as well makes UPI-Grad on VGG-16 clearly stronger (docs/method.md).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from upi.core.errors import ConfigError
@@ -42,6 +43,23 @@ def _frozen_forms(folding: kernels.Folding) -> Table:
         return kernels.conv2d(x, weight, bias, *args, **named)
 
     return {torch.conv2d: conv2d, F.batch_norm: partial(kernels.batch_norm, folding)}
+
+
+def _plain_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """Attention on its plain kernel, also where the network asks for another one inside its forward pass."""
+    with sdpa_kernel(SDPBackend.MATH):
+        return F.scaled_dot_product_attention(
+            query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
+        )
 
 
 class _Substitute(TorchFunctionMode):  # type: ignore[misc,unused-ignore]
@@ -86,8 +104,9 @@ def smooth(beta: float | None, *, folding: kernels.Folding | None = None) -> Ite
         ConfigError: ``beta`` is not above zero.
     """
     check_beta(beta)
-    table: Table = {} if folding is None else _frozen_forms(folding)
+    table: Table = {F.scaled_dot_product_attention: _plain_attention}
+    table |= {} if folding is None else _frozen_forms(folding)
     if beta is not None:
         table |= (Smooth if folding is None else Fast)(float(beta)).table()
-    with plain_attention(), _Substitute(table) if table else nullcontext():
+    with plain_attention(), _Substitute(table):
         yield

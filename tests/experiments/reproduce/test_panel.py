@@ -78,7 +78,7 @@ def _little_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         name = NETS["public-cifar10" if shape.classes == 10 else "public-imagenet"]
         model, _ = lab.public_classifier(name, shape=shape)
         parts = {
-            key: replace(part, labels=model.predict(part.images)) if len(part) else part
+            key: replace(part, labels=model.predict(part.images[:])) if len(part) else part
             for key, part in found.parts.items()
         }
         return replace(found, parts=parts)

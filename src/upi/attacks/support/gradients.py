@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from upi.attacks.support.objective import Explained, Objective, mean_margin, split
-from upi.core.errors import ModelError, NonFiniteError, ZeroGradientError
+from upi.core.errors import NonFiniteError, ZeroGradientError
 from upi.data.batches import Batch
+from upi.network.checks import explained
 from upi.perturbation.pattern import in_box
 
 #: Images times passes that one graph may hold, unless the batch itself is larger.
@@ -33,21 +34,6 @@ class Gradients:
 GradientFunction = Callable[[Explained, Objective, Batch, Tensor], Gradients]
 
 
-#: What torch says of operators that can be differentiated only once.
-ONCE = ("derivative", "double backward", "differentiate twice", "once_differentiable", "does not support")
-
-
-def _explained(error: RuntimeError) -> Exception:
-    """The error of a second derivative that does not exist, with the way out; any other error as it is."""
-    message = str(error).splitlines()[0] if str(error) else ""
-    if not any(word in message for word in ONCE):
-        return error
-    return ModelError(
-        f"an operator of the network has no second derivative, which attack gradients need: {message[:200]}. "
-        "Use UPIPCA(rows='stein'), which needs map values only"
-    )
-
-
 def attack_gradient(model: Explained, objective: Objective, batch: Batch, perturbed: Tensor) -> Gradients:
     """Values and per-sample gradients by one backward pass of the summed objective."""
     point = perturbed.detach().requires_grad_()
@@ -58,7 +44,7 @@ def attack_gradient(model: Explained, objective: Objective, batch: Batch, pertur
             try:
                 (gradient,) = torch.autograd.grad(values.sum(), point, allow_unused=True)
             except RuntimeError as error:
-                raise _explained(error) from error
+                raise explained(error) from error
     return Gradients(values.detach(), torch.zeros_like(point) if gradient is None else gradient)
 
 
