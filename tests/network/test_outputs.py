@@ -102,3 +102,16 @@ def test_one_hot_labels_mean_the_class() -> None:
     ]
     assert found[0] == found[1]
     assert 0 < found[0] < 6
+
+
+@pytest.mark.parametrize("saliency", ["gradient", "integrated_gradients", "input_x_gradient"])
+def test_maps_of_a_binary_network_are_those_of_its_logit_for_both_classes(saliency: str) -> None:
+    net, x = Answer(lambda z: z, classes=1), images(8)
+    model = upi.Classifier(net)
+    chosen = upi.saliency.resolve(saliency)
+    yes, no = (upi.saliency.explain(chosen, model, x, torch.full((8,), c)) for c in (1, 0))
+    assert bool((yes.flatten(1).sum(1) > 0).all())
+    torch.testing.assert_close(yes, no)
+    options = {"saliency": saliency, "norm": "l2", "eps": 0.5, "controls": ("random",)}
+    table = upi.evaluate(model, {}, [(x, model.predict(x))], **options)
+    assert table.n_test == 8

@@ -18,7 +18,7 @@ from upi.core.errors import ConfigError, DataError, ModelError
 from upi.network.checkpointing import without_checkpoints
 from upi.network.hold import held
 from upi.network.kernels import Folding, find_foldable
-from upi.network.outputs import Where, logits_of
+from upi.network.outputs import Where, is_binary, logits_of
 
 
 def _first_tensor(net: nn.Module) -> Tensor | None:
@@ -82,6 +82,7 @@ class FrozenNetwork:
                 "label names the explained class of a multi-label network: set multi_label=True; other "
                 "networks are explained for the class that they predict"
             )
+        self.binary = label is not None  # whether the logits are [0, z]; of one logit known after a pass
         self._users = 0
         self._folding: Folding | None = None  # known while frozen
         self._lock = RLock()
@@ -123,6 +124,8 @@ class FrozenNetwork:
         with self.frozen(), context:
             found = self.net(self.normalise(x))
             logits = logits_of(found, self.output, x.shape[0])
+            if self.label is None:
+                self.binary = is_binary(found, logits)
         if x.requires_grad and torch.is_grad_enabled() and not logits.requires_grad:
             raise ModelError(
                 "the network gives no gradient with respect to the images: its forward pass runs under "

@@ -55,6 +55,15 @@ def _shape(value: Any) -> str:
     return str(tuple(value.shape)) if isinstance(value, Tensor) else type(value).__name__
 
 
+def is_binary(output: Any, logits: Tensor) -> bool:
+    """Whether logits are [0, z] of one logit an image, which no output of two or more is."""
+    return (
+        logits.shape[1] == 2
+        and not (isinstance(output, Tensor) and output.shape == logits.shape)
+        and bool((logits[:, 0] == 0).all())
+    )
+
+
 def logits_of(output: Any, where: Where, count: int) -> Tensor:
     """Logits (N, K), K >= 2, from what a network returned for ``count`` images.
 

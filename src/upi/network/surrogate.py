@@ -34,6 +34,11 @@ class View:
         """The module inside."""
         return self.network.net
 
+    @property
+    def binary(self) -> bool:
+        """As of the classifier."""
+        return self.network.binary
+
     def place(self, x: Tensor) -> Tensor:
         """As of the classifier."""
         return self.network.place(x)

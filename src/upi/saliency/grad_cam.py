@@ -15,7 +15,7 @@ from upi.core.types import Network
 from upi.saliency.features import Heard, Layout, listening
 from upi.saliency.reduce import normalise_maps
 from upi.saliency.registry import MAPS
-from upi.saliency.score import check_classes, score
+from upi.saliency.score import check_classes, score_of
 
 #: The smallest side of a feature map that is chosen by itself, where there is one as large.
 SIDE = 4
@@ -93,7 +93,7 @@ class GradCAM:
                 logits = model(point)
             if not differentiable:
                 check_classes(logits, target)
-            total = score(logits, target, self.score).sum()
+            total = score_of(model, logits, target, self.score).sum()
             caught, layout = self._features(net, heard, total, image)
             (slope,) = torch.autograd.grad(total, caught, create_graph=differentiable)
         grid, weights = layout.maps(caught), layout.maps(slope)

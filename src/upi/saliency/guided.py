@@ -15,7 +15,7 @@ from upi.core.errors import ModelError
 from upi.core.types import Network
 from upi.saliency.reduce import normalise_maps, reduce_channels
 from upi.saliency.registry import MAPS
-from upi.saliency.score import score
+from upi.saliency.score import score_of
 
 
 class _Guided(torch.autograd.Function):
@@ -121,7 +121,7 @@ class GuidedBackprop:
             point = x if differentiable else x.detach().requires_grad_()
             with _Rectifiers() as rectifiers:
                 logits = model(point)
-            total = score(logits, target, self.score).sum()
+            total = score_of(model, logits, target, self.score).sum()
             rectifiers.guiding = True
             try:
                 (gradient,) = torch.autograd.grad(total, point, create_graph=differentiable)

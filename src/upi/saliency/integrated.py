@@ -14,7 +14,7 @@ from upi.core.errors import ConfigError, unknown_name
 from upi.core.types import Network
 from upi.saliency.reduce import normalise_maps, reduce_channels
 from upi.saliency.registry import MAPS
-from upi.saliency.score import copies_at_once, input_gradients, score
+from upi.saliency.score import copies_at_once, input_gradients, score_of
 
 Quadrature = tuple[list[float], list[float]]  # nodes in [0, 1], weights that sum to 1
 
@@ -141,7 +141,8 @@ class IntegratedGradients:
         attribution = self.attribution(model, x, target)
         if not self.multiply_by_inputs:
             attribution = (x - start) * attribution
-        rise = score(model(x), target, self.score) - score(model(start), target, self.score)
+        ends = [score_of(model, model(point), target, self.score) for point in (x, start)]
+        rise = ends[0] - ends[1]
         return (attribution.flatten(1).sum(1) - rise).abs()
 
 

@@ -58,6 +58,15 @@ def score(logits: Tensor, target: Tensor, kind: str) -> Tensor:
     return SCORES[kind](logits, target)
 
 
+def score_of(model: Network, logits: Tensor, target: Tensor, kind: str) -> Tensor:
+    """``score``; of a binary network, whose logits are [0, z], ``logit`` means the log-odds, +-z.
+
+    The logit 0 of "no" does not depend on the image; its map would be zero everywhere.
+    """
+    odds = kind == "logit" and bool(getattr(model, "binary", False))
+    return score(logits, target, "log_odds" if odds else kind)
+
+
 def check_classes(logits: Tensor, target: Tensor) -> None:
     """Raise ``ModelError`` if a class index is outside the model's K classes."""
     if int(target.max()) >= logits.shape[1] or int(target.min()) < 0:
@@ -81,7 +90,7 @@ def input_gradient(model: Network, x: Tensor, target: Tensor, kind: str) -> Tens
         logits = model(point)
         if not differentiable:
             check_classes(logits, target)
-        total = score(logits, target, kind).sum()
+        total = score_of(model, logits, target, kind).sum()
         (gradient,) = torch.autograd.grad(total, point, create_graph=differentiable)
     return gradient
 

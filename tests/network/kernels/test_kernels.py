@@ -186,3 +186,15 @@ def test_a_third_derivative_of_a_clamp_is_refused_not_wrong() -> None:
     (bend,) = torch.autograd.grad(slope.sum(), x, create_graph=True)
     with pytest.raises(ModelError, match="no third derivative: use Classifier"):
         torch.autograd.grad(bend.sum(), x)
+
+
+def test_an_activation_in_place_may_follow_a_pointwise_convolution() -> None:
+    x = torch.rand(2, 3, 5, 5, dtype=torch.float64, requires_grad=True)
+    weight = torch.rand(4, 3, 1, 1, dtype=torch.float64)
+    found = torch.nn.functional.hardswish(kernels.conv2d(x, weight), inplace=True)
+    torch.testing.assert_close(found, torch.nn.functional.hardswish(torch.conv2d(x, weight)))
+    (own,) = torch.autograd.grad(found.square().sum(), x)
+    (expected,) = torch.autograd.grad(
+        torch.nn.functional.hardswish(torch.conv2d(x, weight)).square().sum(), x
+    )
+    torch.testing.assert_close(own, expected)

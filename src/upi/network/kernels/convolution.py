@@ -43,7 +43,9 @@ def _mix(x: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
     """The matrix (O, I) applied to the channels of (N, I, H, W)."""
     flat, every = x.flatten(2), matrix.expand(len(x), -1, -1)
     out = torch.bmm(every, flat) if bias is None else torch.baddbmm(bias[:, None], every, flat)
-    return out.view(len(x), -1, *x.shape[2:])
+    # no view for autograd: an activation in place may follow, which views made inside a Function forbid
+    shaped: Tensor = torch.ops.aten._unsafe_view(out, [len(x), matrix.shape[0], *x.shape[2:]])
+    return shaped
 
 
 class _Convolve(Function):
