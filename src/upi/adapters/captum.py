@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import KW_ONLY, dataclass, field
@@ -104,7 +105,8 @@ class Captum(Reduced):
             words = dict(self.attribute)
         if self.tunnel is not None:
             method, words = attr.NoiseTunnel(method), {**words, **self.tunnel}
-        with nullcontext() if differentiable else torch.enable_grad():
+        with nullcontext() if differentiable else torch.enable_grad(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Setting .*hooks")  # they are gone when it returns
             point = x if differentiable else x.detach().requires_grad_()
             found: Tensor = method.attribute(point, target=target, **words)
         return found if differentiable else found.detach()

@@ -17,7 +17,7 @@ from upi.perturbation.pattern import Perturbation
 
 @dataclass(frozen=True)
 class Quantus(Reduced):
-    """A function as ``quantus.explain`` as a map: (model, inputs, targets, **words) in NumPy. Evaluated only.
+    """A function as ``quantus.explain`` as a map: (model, inputs, targets, ...) in NumPy. Evaluated only.
 
     Attributes:
         explain: The function; None takes ``quantus.explain``.

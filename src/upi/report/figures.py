@@ -14,7 +14,7 @@ from torch import Tensor
 
 from upi.core.rows import MATCHED_NOISE, OTHER_IMAGE, TINY_NOISE
 from upi.perturbation.pattern import Perturbation
-from upi.report.style import MAP_COLOURS, colour, name
+from upi.report.style import MAP_COLOURS, OVERLAY_COLOURS, colour, name
 
 PARTS = ("x", "perturbed", "clean_map", "perturbed_map")
 RULES = ("most", "median", "least")
@@ -48,21 +48,31 @@ def perturbations(items: Mapping[str, Perturbation]) -> Figure:
     return figure
 
 
+def over(axes: Axes, image: Tensor, saliency: Tensor, top: float) -> None:
+    """A map (H, W) over its image (C, H, W) in grey: the larger the value, the less of the image is seen."""
+    values = np.clip(saliency.numpy() / max(top, 1e-30), 0, 1)
+    axes.imshow(0.35 + 0.65 * image.mean(0).numpy(), cmap="gray", vmin=0, vmax=1)
+    axes.imshow(values, cmap=OVERLAY_COLOURS, vmin=0, vmax=1, alpha=values**0.8)
+
+
 def examples(items: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> Figure:
-    """Before and after for one perturbation: a line per rule, images and maps side by side.
+    """Before and after for one perturbation: a line per rule, images, maps, and maps over their images.
 
     Both maps of a line share one colour scale.
     """
     chosen = sorted(items, key=lambda item: RULES.index(item["rule"]))
-    figure, grid = plt.subplots(len(chosen), 4, figsize=(7.2, 1.95 * len(chosen)), squeeze=False)
-    heads = ("image", "image + pattern", "map before", "map after")
+    figure, grid = plt.subplots(len(chosen), 6, figsize=(10.8, 1.95 * len(chosen)), squeeze=False)
+    heads = ("image", "image + pattern", "map before", "map after", "over the image", "over image + pattern")
     for number, (line, item) in enumerate(zip(grid, chosen, strict=True)):
         top = float(np.quantile(np.stack([item["clean_map"], item["perturbed_map"]]), 0.998))
-        for axes, part, head in zip(line, PARTS, heads, strict=True):
+        for axes, part in zip(line[:4], PARTS, strict=True):
             if part in ("x", "perturbed"):
                 axes.imshow(picture(item[part]), cmap="gray", vmin=0, vmax=1)
             else:
                 axes.imshow(item[part].numpy(), cmap=MAP_COLOURS, vmin=0, vmax=top)
+        over(line[4], item["x"], item["clean_map"], top)
+        over(line[5], item["perturbed"], item["perturbed_map"], top)
+        for axes, head in zip(line, heads, strict=True):
             bare(axes)
             if number == 0:
                 axes.set_title(head, fontsize=9)

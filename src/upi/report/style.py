@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 
 from upi.core.rows import RowStyle, style_of
 
+OVERLAY_COLOURS = "plasma"
 MAP_COLOURS = "magma"
 
 
