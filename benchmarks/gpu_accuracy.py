@@ -1,4 +1,4 @@
-"""Attack gradients on a GPU beside those of a CPU in float64: python -m benchmarks.gpu_accuracy [--device cuda].
+"""Attack gradients on a GPU beside a CPU's in float64: python -m benchmarks.gpu_accuracy [--device cuda].
 
 Every map on quarter-width networks for 32 x 32 images, with TF32 in convolutions (PyTorch's default) and
 without, by the quick path and by autograd's own: relative l2 error. Maps of attention need a transformer.

@@ -1,6 +1,6 @@
-"""Resident memory of reading and fitting on many images: python -m benchmarks.images_memory DATA COUNT [SIZE].
+"""Resident memory of fitting on many images: python -m benchmarks.images_memory DATA COUNT [SIZE].
 
-DATA is a dataset by name or a folder, COUNT the images of it that are used; pictures of all sizes are cut to SIZE.
+DATA is a dataset by name or a folder, COUNT the images of it that are used; pictures are cut to SIZE.
 A network looks at every fortieth batch, and UPI-Grad takes three steps.
 """
 
