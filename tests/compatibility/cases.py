@@ -124,6 +124,22 @@ def _binary() -> nn.Module:
     return nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(216, 1))
 
 
+class _Peak(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.amax((2, 3))
+
+
+def _pooled() -> nn.Module:
+    torch.manual_seed(0)
+    parts = [nn.Conv2d(1, 8, 3), nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True), nn.Conv2d(8, 8, 1), nn.ReLU()]
+    return nn.Sequential(*parts, nn.AdaptiveMaxPool2d(2), _Peak(), nn.Linear(8, 4))
+
+
+def _inferred() -> nn.Module:
+    with torch.inference_mode():
+        return convolutional(nn.ReLU)
+
+
 _SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 NETWORKS = [
     Case("Networks", "`nn.Module` with (N, K) logits"),
@@ -141,6 +157,11 @@ NETWORKS = [
     _around("attention in a kernel of its own choice", _flash),
     Case("Networks", "a scripted network", EVALUATED, lambda: torch.jit.script(convolutional(nn.ReLU))),
     _around("an activation that the surrogate does not know, `x * (x > 0)`", lambda net, x: net(x * (x > 0.5)), EVALUATED),
+    Case("Networks", "`torch.export`", EVALUATED, lambda: torch.export.export(convolutional(nn.ReLU).eval(), (images(6),), dynamic_shapes={"input": {0: torch.export.Dim("n")}}).module()),
+    Case("Networks", "`torch.fx` graphs", net=lambda: torch.fx.symbolic_trace(convolutional(nn.ReLU))),
+    Case("Networks", "max-pooling that rounds up, adaptive or global", net=_pooled),
+    Case("Networks", "weights made in inference mode", REFUSED, _inferred),
+    Case("Networks", "weights on the meta device", REFUSED, lambda: convolutional(nn.ReLU).to("meta")),
     _around("forward under `no_grad`", _no_grad, REFUSED),
     _around("forward through NumPy", lambda net, x: torch.from_numpy(np.asarray(net(x).detach())), REFUSED),
     _around("images of a batch that influence each other", lambda net, x: net(x - x.mean(0, keepdim=True)), REFUSED),
@@ -176,6 +197,7 @@ LOADERS = [
     _images("`DataLoader`", lambda: torch.utils.data.DataLoader(images(6), batch_size=3)),
     _images("`DataLoader` of an `IterableDataset`", lambda: torch.utils.data.DataLoader(_Stream(), batch_size=3)),
     _images("dictionaries, `{'pixel_values', 'labels'}`", lambda: [{"pixel_values": images(6)}]),
+    _images("NumPy arrays", lambda: [images(6).numpy()]),
     _images("8-bit tensors", lambda: [(255 * images(6)).byte()]),
     _images("lists of Pillow pictures of one size", lambda: [_pictures()]),
     _images("lists of images of several sizes", lambda: [[torch.rand(1, 8, 8), torch.rand(1, 9, 9)]], REFUSED),

@@ -182,3 +182,36 @@ def test_pooling_with_indices_is_left_alone() -> None:
         values, index = F.max_pool2d(x, 2, return_indices=True)
     assert torch.equal(values, F.max_pool2d(x, 2))
     assert index.dtype == torch.int64
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        nn.MaxPool2d(2, ceil_mode=True),
+        nn.MaxPool2d(3, 2, 1, ceil_mode=True),
+        nn.MaxPool2d(3, 3, ceil_mode=True),
+        nn.AdaptiveMaxPool2d(2),
+        nn.AdaptiveMaxPool2d((3, 1)),
+        nn.AdaptiveMaxPool2d((None, 2)),
+    ],
+    ids=str,
+)
+def test_every_max_pooling_tends_to_its_own_values(pool: nn.Module) -> None:
+    x = torch.randn(2, 3, 7, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    exact = pool(x)
+    with smooth(4000.0):
+        close = pool(x)
+    assert close.shape == exact.shape
+    torch.testing.assert_close(close, exact, rtol=0, atol=1e-3)
+    with smooth(4.0):
+        assert float((pool(x) - exact).abs().max()) > 1e-2
+
+
+def test_a_maximum_over_an_image_is_smooth_and_other_maxima_are_not_touched() -> None:
+    x = torch.randn(2, 3, 5, 5, dtype=torch.float64)
+    with smooth(4000.0):
+        torch.testing.assert_close(x.amax((2, 3)), torch.amax(x, (-1, -2)), rtol=0, atol=1e-3)
+        assert x.amax((2, 3), keepdim=True).shape == (2, 3, 1, 1)
+    with smooth(4.0):
+        assert not torch.equal(x.amax((2, 3)), x.flatten(2).max(-1).values)
+        assert torch.equal(x.amax(1), x.max(1).values)

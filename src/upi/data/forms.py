@@ -34,7 +34,7 @@ def split_batch(item: Any, where: str) -> tuple[Any, Any]:
                 f"{', '.join(map(str, item))}"
             )
         return images, _label(_entry(item, LABELS), where)
-    if isinstance(item, Tensor) or _pictures(item):
+    if isinstance(item, (Tensor, np.ndarray)) or _pictures(item):
         return item, None
     if isinstance(item, (tuple, list)) and item:
         return item[0], _label(item[1] if len(item) > 1 else None, where)

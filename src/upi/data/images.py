@@ -59,7 +59,7 @@ def check_images(x: Any, *, where: str = "images") -> Tensor:
             f"(first in sample {_where(outside)}); scale the images and leave the "
             "normalisation to Classifier(mean=..., std=...)"
         )
-    return images.clamp(0, 1)
+    return images.detach().clamp(0, 1)
 
 
 def _check_labels(label: Any, n: int, where: str) -> Tensor:

@@ -32,6 +32,15 @@ def _is_zero(bound: Any) -> bool:
     return isinstance(bound, (int, float)) and bound == 0
 
 
+#: How far below every value padding lies, in units of 1 / sharpness: its weight is exp(-40).
+LEVELS = 40.0
+
+
+def _cells(side: int, count: int) -> list[tuple[int, int]]:
+    """Where the windows of an adaptive pooling begin and end."""
+    return [(k * side // count, -(-(k + 1) * side // count)) for k in range(count)]
+
+
 class Smooth:
     """Softplus forms of the piecewise-linear activations, signatures as in ``torch``."""
 
@@ -179,12 +188,45 @@ class Smooth:
         ceil_mode: bool = False,
         return_indices: bool = False,
     ) -> Any:
-        if return_indices or x.ndim != 4 or ceil_mode or pair(dilation) != (1, 1):
+        if return_indices or x.ndim != 4 or pair(dilation) != (1, 1):
             return F.max_pool2d(  # type: ignore[call-overload,unused-ignore]
                 x, kernel_size, stride, padding, dilation, ceil_mode, return_indices
             )
         size, step, edge = pair(kernel_size), pair(stride or kernel_size), pair(padding)
+        if ceil_mode:
+            x, edge = self._extended(x, size, step, edge), (0, 0)
         return self.pool(*kernels.windows(x, size, step, edge, sharpness=self.sharpness))
+
+    def _extended(
+        self, x: Tensor, size: tuple[int, int], step: tuple[int, int], edge: tuple[int, int]
+    ) -> Tensor:
+        """Images with so much below every value around them that a pooling that rounds up need not."""
+        ends = []
+        for side, k, s, p in zip(x.shape[2:], size, step, edge, strict=True):
+            count = -(-(side + 2 * p - k) // s) + 1
+            count -= (count - 1) * s >= side + p  # the last window must begin inside
+            ends.append(max(0, (count - 1) * s + k - side - p))
+        low = float(x.detach().min()) - LEVELS / self.sharpness
+        return F.pad(x, (edge[1], ends[1], edge[0], ends[0]), value=low)
+
+    def adaptive_max_pool2d(self, x: Tensor, output_size: Any, return_indices: bool = False) -> Any:
+        if return_indices or x.ndim != 4:
+            return F.adaptive_max_pool2d(x, output_size, return_indices)  # type: ignore[call-overload]
+        wanted = output_size if isinstance(output_size, (tuple, list)) else (output_size, output_size)
+        rows, columns = (side if n is None else int(n) for side, n in zip(x.shape[2:], wanted, strict=True))
+        cells = [
+            [self.amax(x[:, :, a:b, c:d], (2, 3)) for c, d in _cells(x.shape[3], columns)]
+            for a, b in _cells(x.shape[2], rows)
+        ]
+        return torch.stack([torch.stack(line, -1) for line in cells], -2)
+
+    def amax(self, x: Tensor, dim: Any = (), keepdim: bool = False) -> Tensor:
+        dims = tuple(d % x.ndim for d in ((dim,) if isinstance(dim, int) else dim))
+        if x.ndim != 4 or sorted(dims) != [2, 3]:
+            return torch.amax(x, dim, keepdim)
+        flat = x.flatten(2)
+        found = (torch.softmax(self.sharpness * flat, -1) * flat).sum(-1)
+        return found[:, :, None, None] if keepdim else found
 
     def table(self) -> dict[Callable[..., Any], Callable[..., Any]]:
         return {
@@ -202,6 +244,8 @@ class Smooth:
             F.hardswish: self.hardswish,
             F.threshold: self.threshold,
             F.max_pool2d: self.max_pool2d,
+            F.adaptive_max_pool2d: self.adaptive_max_pool2d,
+            **dict.fromkeys((torch.amax, Tensor.amax), self.amax),
             torch.max_pool2d: self.max_pool2d,
             F.elu: lambda x, alpha=1.0, inplace=False: self.elu(x, alpha, inplace=inplace),
             F.elu_: self.elu_,

@@ -183,6 +183,9 @@ class FrozenNetwork:
                     stack.enter_context(torch.inference_mode(False))
                 stack.enter_context(held(self.net))
                 stack.enter_context(without_checkpoints())
+                for device in ("cpu", "cuda"):  # a surrounding autocast is the caller's, not the network's
+                    if torch.is_autocast_enabled(device):
+                        stack.enter_context(torch.autocast(device, enabled=False))
                 yield
         finally:
             with self._lock:

@@ -33,12 +33,26 @@ _MODULES: WeakKeyDictionary[nn.Module, _Shared] = WeakKeyDictionary()
 _ATTENTION, _EAGER = _Shared(), _Shared()
 
 
+def _to_eval(net: nn.Module) -> None:
+    try:
+        net.eval()
+    except NotImplementedError:  # exported programs: their mode is part of them
+        return
+
+
 def _hold(net: nn.Module, stack: ExitStack) -> None:
     """Eval mode and frozen weights, and what puts the former state back."""
     for name, parameter in net.named_parameters():
         if isinstance(parameter, UninitializedParameter):
             raise ModelError(
                 f"{name} is not built yet (a lazy module): run the network once on an image, net(x[:1])"
+            )
+        if parameter.is_meta:
+            raise ModelError(f"{name} is on the meta device and has no values: load the network's weights")
+        if parameter.is_inference():
+            raise ModelError(
+                f"{name} was made in inference mode, which autograd refuses: build or load the network "
+                "outside it"
             )
     modes = [(module, module.training) for module in net.modules() if hasattr(module, "training")]
     flags = [(parameter, parameter.requires_grad) for parameter in net.parameters()]
@@ -52,7 +66,7 @@ def _hold(net: nn.Module, stack: ExitStack) -> None:
 
     stack.callback(restore)
     if any(training for _, training in modes):
-        net.eval()
+        _to_eval(net)
     for parameter, _ in flags:
         parameter.requires_grad_(False)
 

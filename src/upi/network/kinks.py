@@ -131,7 +131,7 @@ def _layers(network: Classifier, start: Tensor, end: Tensor, beta: float) -> Ite
 
         try:
             share = missed(run, seen[0][name], seen[1][name])
-        except (RuntimeError, TypeError, ValueError):
+        except (RuntimeError, TypeError, ValueError, AttributeError):
             continue  # it needs more than one tensor: its parent is looked at as a whole
         if share > FLAGGED:
             found.append(name)
@@ -176,11 +176,10 @@ def require_smooth(network: Classifier, x: Tensor, beta: float) -> Kinks:
         raise explained(error) from error
     if not kinks.attached:
         raise ModelError(
-            "the gradient of the network cannot be differentiated again: an operator in it has no second "
-            "derivative "
-            "(an autograd function marked once_differentiable, say). Use UPIPCA(rows='stein'), which needs "
-            "map "
-            "values only"
+            "the gradient of the network does not change with the image as far as autograd can see: an "
+            "operator in it has no second derivative (an autograd function marked once_differentiable, say), "
+            "or picks values by their size (sort, top-k, a maximum over channels). Use UPIPCA(rows='stein'), "
+            "which needs map values only"
         )
     if kinks.share > REFUSED:
         raise ModelError(
