@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,12 @@ CHUNK = 1024
 
 
 def workers_of(count: int | None) -> int:
-    """Worker processes that decode: as asked for, else half of the processors and at most four."""
+    """Worker processes that decode: as asked for, else half of the processors and at most four.
+
+    None where processes cannot be forked safely: what reads pictures cannot be sent to others.
+    """
+    if sys.platform != "linux":
+        return 0
     return min(4, (os.cpu_count() or 1) // 2) if count is None else count
 
 
