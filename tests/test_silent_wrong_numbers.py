@@ -19,7 +19,9 @@ from torch.utils.checkpoint import checkpoint
 import upi
 from tests.conftest import convolutional, images
 from upi.core.errors import CurvatureWarning, ModelError
-from upi.network.kinks import find_kinks
+from upi.data.shape import Shape
+from upi.models.nets import NETS
+from upi.network.kinks import FLAGGED, find_kinks
 from upi.perturbation.pattern import Perturbation
 
 LABELS = torch.arange(12) % 4
@@ -285,6 +287,16 @@ def test_activations_that_it_knows_leave_no_kinks(activation: nn.Module) -> None
     assert find_kinks(upi.Classifier(_with(activation)), images(4), 20.0).share < 0.01
 
 
+def test_a_sharp_bend_is_no_kink() -> None:
+    """Large activations bend softplus within a thousandth of a step: smooth, but not for few points."""
+    torch.manual_seed(0)
+    net = NETS["resnet18"](Shape(3, 32, 10), 0.125).eval()
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.weight.data.fill_(4.0)
+    assert find_kinks(upi.Classifier(net), images(4, shape=(3, 32, 32)), 20.0).share <= FLAGGED
+
+
 def test_evaluation_says_where_attacks_see_only_a_part(relu_net: nn.Module) -> None:
     table = upi.evaluate(_with(Gate()), {}, [images(6)], norm="l2", eps=0.5, controls=("random", "per-image"))
     assert "3 (Gate)" in {flag.code: flag.message for flag in table.flags}["missed-curvature"]
@@ -396,7 +408,7 @@ def test_rounding_outside_the_box_is_clipped(relu_net: nn.Module) -> None:
 def test_missed_curvature_below_the_refusal_warns() -> None:
     class Little(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            return torch.relu(x) + 0.12 * x * (x > 0.05)
+            return torch.relu(x) + 0.05 * x * (x > 0)
 
     with pytest.warns(CurvatureWarning, match="leaves kinks in 3"):
         fit(_with(Little()))

@@ -11,6 +11,7 @@ from torch import Tensor
 from tests.conftest import images
 from upi.core.errors import DataError
 from upi.core.types import Loader
+from upi.data.content import digests
 from upi.data.images import replayable, samples
 
 
@@ -67,3 +68,9 @@ def test_one_shot_iterators_can_be_replayed_and_read_lazily() -> None:
     again = [sample.x for sample, _ in zip(samples(loader), range(3), strict=False)]
     assert len(pulled) <= 4
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+def test_digests_do_not_depend_on_the_stored_precision() -> None:
+    x = torch.rand(3, 1, 4, 4)
+    assert digests(x.double()) == digests(x)
+    assert digests(x) != digests(x.flip(-1))

@@ -19,8 +19,8 @@ LOOKED_AT, KEPT = 2000, 256
 
 
 def digests(x: Tensor) -> list[bytes]:
-    """BLAKE2b of each image's pixels, 16 bytes each."""
-    flat = x.detach().cpu().contiguous().flatten(1).view(torch.uint8).numpy()
+    """BLAKE2b of each image's pixels in float32, whatever they were stored in: 16 bytes each."""
+    flat = x.detach().cpu().float().contiguous().flatten(1).view(torch.uint8).numpy()
     return [hashlib.blake2b(row, digest_size=16).digest() for row in flat]
 
 
@@ -29,7 +29,7 @@ def sketch(loader: Loader) -> dict[str, Any]:
     found: set[bytes] = set()
     looked = 0
     for sample in samples(loader):
-        found.update(digests(sample.x.float()))
+        found.update(digests(sample.x))
         looked += len(sample.x)
         if looked >= LOOKED_AT:
             break

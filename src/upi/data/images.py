@@ -143,8 +143,6 @@ def count_of(loader: Loader) -> int:
 
 def images_of(loader: Loader) -> int:
     """Number of images of a pass, 0 where that is not known without one."""
-    if hasattr(loader, "labels") and hasattr(loader, "static"):
-        return len(loader.labels)
     if isinstance(loader, (list, tuple)):
         return sum(len(split_batch(item, "batch")[0]) for item in loader)
     dataset = getattr(loader, "dataset", None)

@@ -156,6 +156,11 @@ class Batches(Sequence[tuple[Tensor, Tensor]]):
     workers: int | None = None
     static: bool = True
 
+    @property
+    def dataset(self) -> Images:
+        """Where they come from, under the name that torch's loaders have for it."""
+        return self.images
+
     def __len__(self) -> int:
         return -(-len(self.images) // self.size)
 

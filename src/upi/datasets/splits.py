@@ -103,11 +103,9 @@ class Parts:
         if any(place is None for place in found):
             if len(names) != len(self.classes):
                 raise ConfigError(
-                    f"the network tells {len(names)} classes apart ({', '.join(names[:3])}, ...), the "
-                    f"images have "
-                    f"{len(self.classes)} ({', '.join(self.classes[:3])}, ...): call the images' classes "
-                    f"by the "
-                    "network's names"
+                    f"the network tells {len(names)} classes apart ({', '.join(names[:3])}, ...), the images "
+                    f"have {len(self.classes)} ({', '.join(self.classes[:3])}, ...): call the images' "
+                    "classes by the network's names"
                 )
             return self
         index = torch.tensor(found)

@@ -97,8 +97,7 @@ def order_flags(labels: NDArray[Any], predicted: NDArray[Any]) -> Iterator[Flag]
             "labels-look-permuted",
             f"{right:.0%} of the images are classified as their labels say, but {best:.0%} would be with the "
             f"classes in another order (label {', '.join(swaps[:3])}{', ...' if len(swaps) > 3 else ''}): "
-            f"check the "
-            "order of the classes.",
+            "check the order of the classes.",
         )
 
 

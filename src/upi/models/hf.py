@@ -50,8 +50,7 @@ def _processor(name: str) -> dict[str, Any]:
         if not file.is_file():
             raise ModelError(
                 f"hf/{name}: no preprocessor_config.json, which says how pictures are prepared; save the "
-                f"image "
-                "processor beside the network (processor.save_pretrained)"
+                "image processor beside the network (processor.save_pretrained)"
             )
         return dict(json.loads(file.read_text()))
     make = lambda: _transformers().AutoImageProcessor.from_pretrained(name)  # noqa: E731

@@ -47,12 +47,11 @@ def require_independent(model: Classifier, x: Tensor) -> None:
     gap = dependence(model, x)
     if gap != 0:
         raise ModelError(
-            "the images of a batch influence each other: the logits of an image alone differ by "
-            f"{gap:.1%} of their size from those in a batch; figures would depend on the batch. Usual "
-            "causes: batch norm without running statistics (track_running_stats=False), statistics, dynamic "
-            "quantisation, a "
-            "softmax or attention taken over the first dimension. Give it running statistics, or take those "
-            "sums over each image"
+            f"the images of a batch influence each other: the logits of an image alone differ by {gap:.1%} "
+            "of their size from those in a batch; figures would depend on the batch. Usual causes: batch "
+            "norm without running statistics (track_running_stats=False), statistics, dynamic quantisation, "
+            "a softmax or attention taken over the first dimension. Give it running statistics, or take "
+            "those sums over each image"
         )
 
 

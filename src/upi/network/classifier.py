@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from upi.core.errors import ConfigError, ModelError, UPIError
 from upi.network.frozen import FrozenNetwork
-from upi.network.identity import fingerprint
+from upi.network.identity import fingerprint, state
 from upi.network.surrogate import Surrogate
 
 
@@ -103,10 +103,10 @@ class Classifier(FrozenNetwork):
         like = next((p for p in self.net.parameters() if p.is_floating_point()), None)
         if like is None or like.dtype not in (torch.float16, torch.bfloat16):
             return self
-        state = tuple((id(p), p._version) for p in self.net.parameters())
-        if self._float32 is None or self._float32[0] != state:
+        now = state(self)
+        if self._float32 is None or self._float32[0] != now:
             net = deepcopy(self.net).float()
-            self._float32 = state, Classifier(net, **self.options())
+            self._float32 = now, Classifier(net, **self.options())
         return self._float32[1]
 
     def fingerprint(self) -> str:

@@ -129,9 +129,8 @@ class FrozenNetwork:
         if x.requires_grad and torch.is_grad_enabled() and not logits.requires_grad:
             raise ModelError(
                 "the network gives no gradient with respect to the images: its forward pass runs under "
-                "no_grad, "
-                "detaches them, or leaves torch (NumPy, another runtime). Give the part of it that is "
-                "differentiable"
+                "no_grad, detaches them, or leaves torch (NumPy, another runtime). Give the part of it that "
+                "is differentiable"
             )
         return logits if self.label is None else self._binary(logits)
 

@@ -70,7 +70,8 @@ def _tensors(net: nn.Module) -> dict[str, Tensor]:
     return {name: value for name, value in held.items() if isinstance(value, Tensor)}
 
 
-def _content(value: Tensor) -> bytes:
+def content(value: Tensor) -> bytes:
+    """The bytes of its numbers."""
     plain = value.detach().cpu()
     plain = (plain.int_repr() if plain.is_quantized else plain).contiguous()
     return plain.reshape(-1).view(torch.uint8).numpy().tobytes()
@@ -110,27 +111,27 @@ def probed(network: FrozenNetwork) -> Tensor | None:
     return None
 
 
-def _state(network: FrozenNetwork, net: nn.Module) -> Any:
-    """What changes whenever the fingerprint may."""
-    held = tuple((name, id(value), value._version) for name, value in _tensors(net).items())
+def state(network: FrozenNetwork) -> Any:
+    """What changes whenever the fingerprint may: cheap to compare, of no meaning beyond this process."""
+    held = tuple((name, id(value), value._version) for name, value in _tensors(_inner(network.net)).items())
     return held, str(network.mean), str(network.std), repr(network.output), network.multi_label, network.label
 
 
 def fingerprint(network: FrozenNetwork) -> str:
     """SHA-256, as hex, over weights, buffers, normalisation, and the logits of two fixed images."""
     net = _inner(network.net)
-    state = _state(network, net)
+    now = state(network)
     known = _KNOWN.get(net)
-    if known is not None and known[0] == state:
+    if known is not None and known[0] == now:
         return known[1]
     digest = hashlib.sha256()
     for name, value in sorted({**_tensors(net), "upi.mean": network.mean, "upi.std": network.std}.items()):
         digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
-        digest.update(_content(value))
+        digest.update(content(value))
     digest.update("\n".join(_leaves(net)).encode())
     logits = probed(network)
     if logits is not None:
         rounded = (logits / logits.abs().max().clamp_min(1e-300)).mul(10**DIGITS).round().long()
         digest.update(rounded.numpy().tobytes())
-    _KNOWN[net] = state, digest.hexdigest()
+    _KNOWN[net] = now, digest.hexdigest()
     return digest.hexdigest()

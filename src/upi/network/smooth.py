@@ -45,21 +45,10 @@ def _frozen_forms(folding: kernels.Folding) -> Table:
     return {torch.conv2d: conv2d, F.batch_norm: partial(kernels.batch_norm, folding)}
 
 
-def _plain_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> Tensor:
+def _plain_attention(*args: Any, **named: Any) -> Tensor:
     """Attention on its plain kernel, also where the network asks for another one inside its forward pass."""
     with sdpa_kernel(SDPBackend.MATH):
-        return F.scaled_dot_product_attention(
-            query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
-        )
+        return F.scaled_dot_product_attention(*args, **named)
 
 
 class _Substitute(TorchFunctionMode):  # type: ignore[misc,unused-ignore]
@@ -74,7 +63,7 @@ class _Substitute(TorchFunctionMode):  # type: ignore[misc,unused-ignore]
         smooth_form = self.table.get(func)
         if smooth_form is None:
             return func(*args, **named)
-        if not args:
+        if not args and "input" in named:
             args = (named.pop("input"),)
         return (smooth_form if args[0].is_floating_point() else func)(*args, **named)
 

@@ -50,7 +50,6 @@ def require_stable(saliency: SaliencyMap, model: Network, x: Tensor, target: Ten
     alone = _change(first[:1], explain(saliency, model, some[:1], classes[:1]))
     if alone > ROUNDING:
         raise ModelError(
-            f"the map {short_name(saliency)} of an image depends on the rest of its batch: alone it "
-            f"differs by "
-            f"{alone:.1%}. Normalise each map by itself"
+            f"the map {short_name(saliency)} of an image depends on the rest of its batch: alone it differs "
+            f"by {alone:.1%}. Normalise each map by itself"
         )

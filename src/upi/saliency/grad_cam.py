@@ -38,8 +38,7 @@ def _chosen(net: nn.Module, heard: Heard, total: Tensor, key: Any) -> tuple[Tens
     if not order:
         raise ModelError(
             "Grad-CAM found no layer with a feature map larger than 1 x 1; name one with layer=, or give "
-            "images "
-            "whose patches are laid out as they are"
+            "images whose patches are laid out as they are"
         )
     found = next((n for n in order if _matters(total, *heard.found[n])), order[0])
     known[key] = found
@@ -110,6 +109,6 @@ class GradCAM:
         if not heard.found:
             raise ModelError(
                 f"Grad-CAM needs feature maps (N, C, h, w) or tokens of a grid of patches, {self.layer} "
-                f"gives neither"
+                "gives neither"
             )
         return heard.found[-1]

@@ -95,8 +95,7 @@ class _Rectifiers(TorchFunctionMode):  # type: ignore[misc,unused-ignore]
 @MAPS.add("guided_backprop", "guided-backpropagation map", order=7, paper={"score": "softmax"})
 @dataclass(frozen=True)
 class GuidedBackprop:
-    """Guided back-propagation (Springenberg et al. 2015): a gradient that only positive values pass ReLUs
-    with.
+    """Guided back-propagation (Springenberg et al. 2015): ReLUs let positive gradients pass, and no others.
 
     On the surrogate of a network its softplus functions are guided instead. It depends little on the class
     and on the weights of late layers (Adebayo et al. 2018): read it as a picture of the input's edges.
@@ -129,8 +128,7 @@ class GuidedBackprop:
                 rectifiers.guiding = False
         if not rectifiers.met:
             raise ModelError(
-                "guided back-propagation needs a network with ReLU; this one has none (scripted or "
-                "compiled parts are "
-                "not seen). Take the simple gradient, or input x gradient"
+                "guided back-propagation needs a network with ReLU; this one has none (scripted or compiled "
+                "parts are not seen). Take the simple gradient, or input x gradient"
             )
         return normalise_maps(reduce_channels(gradient, self.reduce), self.normalize)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,24 +24,12 @@ class _Attention(TorchFunctionMode):  # type: ignore[misc,unused-ignore]
         super().__init__()
         self.found: list[Tensor] = []
 
-    def _scaled(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attn_mask: Tensor | None = None,
-        dropout_p: float = 0.0,
-        is_causal: bool = False,
-        scale: float | None = None,
-        **named: Any,
-    ) -> Tensor:
-        weights = query @ key.transpose(-2, -1) * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
-        if attn_mask is not None:
-            hidden = attn_mask.dtype == torch.bool
-            weights = weights.masked_fill(~attn_mask, -torch.inf) if hidden else weights + attn_mask
-        probabilities = weights.softmax(-1)
-        self._keep(probabilities)
-        return probabilities @ value
+    def _scaled(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **named: Any) -> Tensor:
+        """The kernel's own output; its probabilities are what it makes of the unit vectors as values."""
+        unit = torch.eye(key.shape[-2], dtype=key.dtype, device=key.device)
+        unit = unit.expand(*value.shape[:-2], *unit.shape)
+        self._keep(F.scaled_dot_product_attention(query, key, unit, *args, **named))
+        return F.scaled_dot_product_attention(query, key, value, *args, **named)
 
     def _keep(self, probabilities: Tensor) -> None:
         square = probabilities.ndim == 4 and probabilities.shape[-1] == probabilities.shape[-2]
@@ -53,7 +40,7 @@ class _Attention(TorchFunctionMode):  # type: ignore[misc,unused-ignore]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         named = dict(kwargs or {})
-        if func is F.scaled_dot_product_attention and not named.get("is_causal"):
+        if func is F.scaled_dot_product_attention:
             return self._scaled(*args, **named)
         if func is F.multi_head_attention_forward:
             named |= {"need_weights": True, "average_attn_weights": False}
@@ -104,10 +91,8 @@ class AttentionRollout:
         if not tokens or not blocks or len({block.shape for block in blocks}) != 1:
             raise ModelError(
                 "attention rollout needs attention between all patches of an image in every block; this "
-                "network "
-                f"shows {len(blocks)} such blocks and {len(tokens)} layers of tokens (windows and pooled "
-                f"stages have "
-                "none). Take the simple gradient, or Grad-CAM"
+                f"network shows {len(blocks)} such blocks and {len(tokens)} layers of tokens (windows and "
+                "pooled stages have none). Take the simple gradient, or Grad-CAM"
             )
         maps = self._maps(blocks, tokens[-1], x)
         return maps if x.requires_grad and torch.is_grad_enabled() else maps.detach()

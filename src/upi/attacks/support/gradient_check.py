@@ -75,8 +75,7 @@ def require_right_gradient(network: Classifier, objective: MapChange, x: Tensor,
     name = short_name(objective.saliency)
     remedy = (
         "Fit on a map of this library, saliency='gradient', and evaluate the perturbation on this map; or "
-        "return it "
-        "attached to the images it is given (torch.autograd.grad(..., create_graph=True))"
+        "return it attached to the images it is given (torch.autograd.grad(..., create_graph=True))"
     )
     try:
         (stated, measured), bound = _in_float64(network, objective, x, beta)
@@ -126,9 +125,8 @@ def _derivatives(
             return objective.measured(surrogate, batch, some + shift + step * way).sum().cpu()
 
         each = [[(value(step, way) - value(-step, way)) / (2 * step) for way in along] for step in STEPS]
-    measured = torch.tensor(
-        each, dtype=stated.dtype
-    )  # the step that agrees best: others are too coarse or too fine
+    measured = torch.tensor(each, dtype=stated.dtype)
+    # The step that agrees best: others are too coarse or too fine.
     best = (measured - stated).abs().argmin(0)
     return stated, measured.gather(0, best[None])[0]
 
