@@ -26,6 +26,7 @@ FLOORS = [
     ["datasets"],
     ["models"],
     ["experiments"],
+    ["audit"],
     ["cli"],
     ["__main__"],
 ]

@@ -12,7 +12,10 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name is not None and error.name.startswith("upi"):
             raise
-        sys.exit(f"upi: the command line needs {error.name}; install it with: pip install 'upi-xai[cli]'")
+        sys.stderr.write(
+            f"upi: the command line needs {error.name}; install it with: pip install 'upi-xai[cli]'\n"
+        )
+        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
     app()

@@ -84,6 +84,18 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+#: Options whose values are places of one machine.
+PLACES = ("--data-dir", "--publish", "--junit", "--card")
+
+
+def shareable(argv: list[str]) -> list[str]:
+    """The command without places that are this machine's own: of images, and of copies of the results."""
+    places = [number for number, word in enumerate(argv) if word in PLACES]
+    hidden = {number + shift for number in places for shift in (0, 1)}
+    kept = (word for number, word in enumerate(argv) if number not in hidden)
+    return [word for word in kept if not word.startswith(tuple(f"{name}=" for name in PLACES))]
+
+
 def environment() -> dict[str, Any]:
     """Versions and machine that a run depends on."""
     import numpy

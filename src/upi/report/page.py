@@ -121,6 +121,10 @@ def build_report(folder: RunFolder, *, shown_as: Path | None = None) -> Path:
         RunFolderError: Results are missing or damaged.
     """
     config, metrics = folder.config().plain(), folder.metrics().plain()
+    if metrics.get("audit") is not None:
+        from upi.report.audit_page import build_audit_page  # it draws with this module
+
+        return build_audit_page(folder, config, metrics, shown_as=shown_as)
     patterns, captions, samples = folder.perturbations(), folder.examples(), folder.per_sample()
     classes = config["classes"]
     drawn = FigureDrawer(folder)

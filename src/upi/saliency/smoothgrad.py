@@ -39,6 +39,8 @@ class SmoothGrad:
             (there relative to the pixel range). With 0 this is the simple gradient.
         seed: Fixes the noise images.
         score, reduce, normalize: As in ``Gradient``.
+        unit: Each copy's map has l2 norm 1 before the mean is taken, so that a ceiling exists for the change
+            of the expected map: see ``upi.evaluation.ceiling``.
 
     Raises:
         ConfigError: ``samples`` is below 1 or ``noise`` is negative.
@@ -50,6 +52,7 @@ class SmoothGrad:
     score: str = "logit"
     reduce: str = "abs_sum"
     normalize: str = "l1"
+    unit: bool = False
 
     def __post_init__(self) -> None:
         if self.samples < 1 or not self.noise >= 0:
@@ -70,5 +73,18 @@ class SmoothGrad:
             points = x + self.noise * noise[some].to(x)[:, None]
             slopes = input_gradients(model, points, target, self.score)
             maps = reduce_channels(slopes.flatten(0, 1), self.reduce)
+            maps = normalise_maps(maps, "l2") if self.unit else maps
             total = total + maps.view(*points.shape[:2], *total.shape[1:]).sum(0)
         return normalise_maps(total / self.samples, self.normalize)
+
+
+@MAPS.add("unit_smoothgrad", "unit SmoothGrad map", order=4, paper={"score": "softmax"})
+def unit_smoothgrad(
+    samples: int = 32, noise: float = 0.5, seed: int = 0, score: str = "logit", reduce: str = "abs_sum"
+) -> SmoothGrad:
+    """SmoothGrad over maps that have l2 norm 1 each: an explanation with a ceiling.
+
+    The noise is larger than that of ``SmoothGrad`` because the ceiling is a function of radius / noise; the
+    mean is left as it is, since its length says how much the copies agree. For images in [0, 1].
+    """
+    return SmoothGrad(samples, noise, seed, score, reduce, normalize="none", unit=True)

@@ -11,7 +11,7 @@ import typer
 
 from upi.cli.console import console, stages
 from upi.cli.groups import DeviceOptions
-from upi.cli.record import config_record, current
+from upi.cli.record import config_record, current, shareable
 from upi.cli.registry import command
 from upi.core.devices import device_of
 from upi.core.errors import RunFolderError
@@ -53,14 +53,6 @@ def _check(out: Path, resume: bool, asked: dict[str, object]) -> None:
         )
 
 
-def _shareable(argv: list[str]) -> list[str]:
-    """The command without the place of the images, which is this machine's own."""
-    places = [number for number, word in enumerate(argv) if word == "--data-dir"]
-    hidden = {number + shift for number in places for shift in (0, 1)}
-    kept = (word for number, word in enumerate(argv) if number not in hidden)
-    return [word for word in kept if not word.startswith("--data-dir=")]
-
-
 def _one(
     chosen: Settings,
     out: Path,
@@ -76,7 +68,7 @@ def _one(
     write_atomic(out / CONFIG, json.dumps({**record, "options": asked}, indent=2, default=str) + "\n")
     with stages() as stage:
         lab = Lab(chosen, StageStore(out, stage), device_of(device.device), data_dir)
-        results = {"command": _shareable(record["argv"]), **run(lab)}
+        results = {"command": shareable(record["argv"]), **run(lab)}
         stage("write tables and figures")
         write_atomic(out / RESULTS, json.dumps(results, indent=1, allow_nan=False) + "\n")
         page = build_reproduction(out, publish=publish)
@@ -147,4 +139,4 @@ def reproduce(
         shown = None if publish is None else publish / inner
         good &= _one(chosen, out / inner, resume, asked, device, data_dir, shown)
     if not good:
-        raise typer.Exit(1)
+        raise typer.Exit(2)

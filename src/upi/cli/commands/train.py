@@ -59,7 +59,8 @@ def train(
     if data.n_test is None and not named:
         data = data.model_copy(update={"n_test": 1000})
     with session(run) as job:
-        parts = job.images(data).parts
+        loaded = job.images(data)
+        parts = loaded.parts
         images = parts["train"]
         if data.n_train is None and chosen.n_train is not None:
             images = images.first(chosen.n_train)
@@ -77,6 +78,6 @@ def train(
             progress=job.stage(f"train {arch}"),
         )
         trained.save(job.folder.path / FILE)
-        job.record(model=Subject(Classifier(trained.net), trained.about).facts())
+        job.record(**loaded.facts(), model=Subject(Classifier(trained.net), trained.about).facts())
     score, count = trained.about["test_accuracy"], trained.about["n_test"]
     console.print(f"Test accuracy [bold]{score:.2%}[/] on {count} images; classifier in {run.out}")

@@ -4,7 +4,7 @@ from upi.experiments.reproduce.lab import Lab
 from upi.experiments.reproduce.panel import GROUPS, PANEL, panel_settings
 from upi.experiments.reproduce.pipeline import run
 from upi.experiments.reproduce.settings import DATASETS, Settings, settings
-from upi.experiments.reproduce.stages import StageStore
+from upi.experiments.stages import StageStore
 
 __all__ = [
     "DATASETS",

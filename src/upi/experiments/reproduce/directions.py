@@ -13,8 +13,8 @@ from upi.core.rows import NOISE, UPI_GRAD
 from upi.core.types import Progress
 from upi.evaluation import evaluate
 from upi.experiments.reproduce.lab import Lab
-from upi.experiments.reproduce.stages import Outcome
 from upi.experiments.reproduce.studies import depends
+from upi.experiments.stages import Outcome
 from upi.perturbation.pattern import as_perturbation
 from upi.perturbation.subspace import Subspace
 

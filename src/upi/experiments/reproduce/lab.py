@@ -16,7 +16,7 @@ from upi.data.preprocess import Preprocess
 from upi.datasets.dataset import Dataset
 from upi.datasets.splits import Parts, load_parts
 from upi.experiments.reproduce.settings import Cell, Settings, Work
-from upi.experiments.reproduce.stages import Outcome, StageStore
+from upi.experiments.stages import Outcome, StageStore
 from upi.experiments.study import Splits
 from upi.models.classifiers import Trained, load_trained, public_classifier, trained_or_cached
 from upi.models.nets import TITLES

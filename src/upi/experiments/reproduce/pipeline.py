@@ -14,9 +14,9 @@ from upi.core.version import versions
 from upi.experiments.reproduce import directions, studies, transfers
 from upi.experiments.reproduce.lab import Lab
 from upi.experiments.reproduce.settings import Cell
-from upi.experiments.reproduce.stages import Outcome
 from upi.experiments.reproduce.table1 import measure
 from upi.experiments.reproduce.theory import statements
+from upi.experiments.stages import Outcome
 from upi.results.schema import VERSION
 from upi.saliency import title_of
 

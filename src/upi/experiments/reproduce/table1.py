@@ -12,7 +12,7 @@ from upi.core.rows import TINY_NOISE
 from upi.core.types import Progress
 from upi.experiments.reproduce.lab import Lab, need
 from upi.experiments.reproduce.settings import Cell
-from upi.experiments.reproduce.stages import Outcome
+from upi.experiments.stages import Outcome
 from upi.experiments.study import STUDIED, Table, study
 
 

@@ -28,7 +28,7 @@ from upi.core.seeding import generator
 from upi.core.types import Progress
 from upi.data.batches import Batch
 from upi.experiments.reproduce.lab import Lab
-from upi.experiments.reproduce.stages import Outcome
+from upi.experiments.stages import Outcome
 from upi.network.classifier import Classifier
 
 #: Prices, as multiples of each image's curvature.

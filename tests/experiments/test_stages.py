@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from upi.core.types import Progress
-from upi.experiments.reproduce.stages import StageStore
+from upi.experiments.stages import StageStore
 
 
 def announce(name: str) -> Progress:

@@ -1,0 +1,166 @@
+"""One cell of an audit: a map, a norm and a radius, with every fit and control, kept on disk when done."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from upi import saliency as maps
+from upi.attacks import ATTACKS
+from upi.audit.gallery import gallery
+from upi.core.rows import ROWS, UNIVERSAL
+from upi.core.storage import write_atomic
+from upi.core.types import Progress
+from upi.evaluation import Evaluation, Row, evaluate
+from upi.evaluation.ceiling import ceiling, ceiling_exists
+from upi.experiments.study import Spec, Splits, Table, fit, tabulate
+from upi.network.classifier import Classifier
+from upi.perturbation.pattern import Perturbation
+
+#: Where the files of cells lie in a run folder.
+CELLS = "cells"
+Stage = Callable[[str], Progress]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Fits of one method at several seeds, the best of them by its change on the select images."""
+
+    method: str
+    patterns: tuple[Perturbation, ...]
+    changes: tuple[float, ...]  # mean change on the select images
+
+    @property
+    def best(self) -> int:
+        """Number of the fit that changes maps most on the select images."""
+        return int(np.argmax(self.changes))
+
+
+def key_of(spec: Spec) -> str:
+    """Name of a cell in files."""
+    return f"{spec.saliency}-{spec.norm}-{spec.eps:.6g}"
+
+
+def _change(model: Classifier, spec: Spec, pattern: Perturbation, images: Any) -> Row:
+    table = evaluate(
+        model,
+        {"one": pattern},
+        images,
+        saliency=spec.saliency,
+        dissimilarity=spec.dissimilarity,
+        preset=spec.preset,
+        controls=False,
+    )
+    return table.rows["one"]
+
+
+def _fits(model: Classifier, spec: Spec, splits: Splits, method: str, stage: Stage) -> Fitted:
+    patterns, changes = [], []
+    for number in range(spec.fits):
+        which = f", fit {number + 1} of {spec.fits}" if spec.fits > 1 else ""
+        progress = stage(f"{spec.key}: {method}{which}")
+        pattern = fit(method, model, spec, splits, seed=spec.seed + number, progress=progress)
+        patterns.append(pattern)
+        changes.append(_change(model, spec, pattern, splits.select).dissimilarity.mean)
+    return Fitted(method, tuple(patterns), tuple(changes))
+
+
+def strongest(found: Mapping[str, Fitted]) -> str | None:
+    """The universal attack that changes maps of the select images most; controls do not count."""
+    universal = {
+        name: each for name, each in found.items() if ROWS.get(name) is None or ROWS[name].kind == UNIVERSAL
+    }
+    return max(universal, key=lambda name: universal[name].changes[universal[name].best], default=None)
+
+
+def write_columns(path: Path, evaluation: Evaluation) -> Path:
+    """Every figure of every image of a table, as parquet."""
+    frames = [pd.DataFrame({"row": row, **columns}) for row, columns in evaluation.per_sample.items()]
+    buffer = io.BytesIO()
+    pd.concat(frames, ignore_index=True).to_parquet(buffer, index=False)
+    return write_atomic(path, buffer.getvalue())
+
+
+def read_columns(path: Path) -> dict[str, dict[str, NDArray[Any]]]:
+    """What ``write_columns`` wrote: row to figure to (n,) values."""
+    frame = pd.read_parquet(path)
+    return {
+        str(row): {name: part[name].to_numpy() for name in part.columns if name != "row"}
+        for row, part in frame.groupby("row", sort=False)
+    }
+
+
+def run_cell(
+    model: Classifier,
+    spec: Spec,
+    splits: Splits,
+    folder: Path,
+    *,
+    methods: tuple[str, ...],
+    stage: Stage,
+) -> dict[str, Any]:
+    """Fit, choose on select, evaluate on test, and write the files of the cell.
+
+    Args:
+        model: The classifier.
+        spec: Map, norm, radius and work.
+        splits: Data.
+        folder: Of the run.
+        methods: Universal attacks to fit.
+        stage: Begins a stage of the progress display.
+
+    Returns:
+        ``table`` and ``flags`` as in metrics.json, and the ``files`` written.
+    """
+    found = {method: _fits(model, spec, splits, method, stage) for method in methods}
+    chosen = {name: each.patterns[each.best] for name, each in found.items()}
+    evaluation, _ = tabulate(model, spec, splits, chosen, stage=stage, pictures=False)
+    rows = {name: _rows(model, spec, splits, each, evaluation) for name, each in found.items()}
+    files = {name: f"{name}--{spec.key}" for name in chosen}
+    table = Table(spec, evaluation, chosen, files, (), rows).to_dict()
+    best = strongest(found)
+    table |= {"strongest": best, "on_select": {name: list(each.changes) for name, each in found.items()}}
+    explained = maps.resolve(spec.saliency, paper=spec.protocol.paper_maps)
+    if best is not None and ceiling_exists(explained):
+        ball, progress = chosen[best].ball, stage(f"{spec.key}: ceiling")
+        bound = ceiling(model, explained, chosen[best], splits.test, ball, seed=spec.seed, progress=progress)
+        table["ceiling"] = bound.to_dict()
+    home = folder / CELLS / spec.key
+    written = [write_columns(home / "per_sample.parquet", evaluation)]
+    written += [pattern.save(home / f"{files[name]}.safetensors") for name, pattern in chosen.items()]
+    if best is not None:
+        kept = evaluation.per_sample[best]["sample"]
+        shots = gallery(model, chosen[best], splits.test, kept, saliency=explained)
+        written.append(shots.save(home / "gallery.safetensors"))
+    flags = [{"table": spec.key, **flag.to_dict()} for flag in evaluation.flags]
+    plain: dict[str, Any] = json.loads(json.dumps({"table": table, "flags": flags}))
+    return {**plain, "files": [str(path.relative_to(folder)) for path in written]}
+
+
+def _rows(model: Classifier, spec: Spec, splits: Splits, found: Fitted, first: Evaluation) -> list[Row]:
+    """The test row of each fit."""
+    if found.method not in first.rows:
+        return []
+    return [
+        first.rows[found.method] if number == found.best else _change(model, spec, pattern, splits.test)
+        for number, pattern in enumerate(found.patterns)
+    ]
+
+
+def inputs_of(model: Classifier, spec: Spec, splits: Splits, methods: tuple[str, ...]) -> dict[str, Any]:
+    """What the result of a cell depends on."""
+    return {
+        "spec": asdict(replace(spec, key="")),
+        "model": model.fingerprint(),
+        "data": dict(splits.origin),
+        "methods": list(methods),
+        "attacks": sorted(ATTACKS),
+    }

@@ -1,0 +1,160 @@
+"""The network and the images of an audit, from its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from upi.audit.settings import AuditSettings
+from upi.core.devices import device_of
+from upi.core.errors import ConfigError, DataError
+from upi.data.preprocess import Preprocess
+from upi.datasets.splits import Parts, load, load_parts, source_of
+from upi.experiments.study import Splits
+from upi.models.classifiers import load_classifier, preprocess_of
+from upi.network.classifier import Classifier
+from upi.results.folder import CONFIG, parse_json
+
+#: Numbers of all images that go through a network together.
+TOGETHER = 3_072_000
+#: Images of a step of an attack.
+BATCH = 32
+#: Leave images as they are.
+NATIVE = "native"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is audited.
+
+    Attributes:
+        model: The classifier, on its device.
+        about: What a report says of it, the fingerprint included.
+        splits: Disjoint images.
+        dataset: Their name.
+        classes: Names of the classes.
+    """
+
+    model: Classifier
+    about: Mapping[str, Any]
+    splits: Splits
+    dataset: str
+    classes: tuple[str, ...]
+
+    def facts(self) -> dict[str, Any]:
+        """For config.json."""
+        return {
+            "data": {"name": self.dataset, **self.splits.origin},
+            "model": dict(self.about),
+            "classes": list(self.classes),
+        }
+
+
+def _form(settings: AuditSettings) -> Preprocess | None:
+    """How pictures of all sizes are prepared."""
+    expected = preprocess_of(settings.network.model)
+    size = settings.images.size
+    if size is None:
+        return expected if source_of(settings.images.data).varied else None
+    form = None if size == NATIVE else Preprocess.parse(size)
+    keep_channels = form is not None and form.channels is None and expected is not None
+    return replace(form, channels=expected.channels) if form and keep_channels and expected else form
+
+
+def fitting(wanted: Mapping[str, int], asked: Mapping[str, int | None], there: int) -> dict[str, int]:
+    """Sizes of parts that share ``there`` images: as asked for, or as wanted and cut to what is left.
+
+    Raises:
+        ConfigError: What was asked for does not fit, or nothing is left for a part.
+    """
+    fixed = {part: size for part, size in asked.items() if size is not None}
+    free = {part: size for part, size in wanted.items() if part not in fixed}
+    rest = there - sum(fixed.values())
+    scale = min(1.0, rest / max(1, sum(free.values())))
+    sizes = {**fixed, **{part: int(size * scale) for part, size in free.items()}}
+    if rest < 0 or min(sizes[part] for part in wanted) < 1:
+        raise ConfigError(f"{there} images are not enough for the parts {sizes}")
+    return sizes
+
+
+def apart_from_training(settings: AuditSettings) -> AuditSettings:
+    """The settings with the split that keeps the images of 'upi train' out, where that network is audited."""
+    images, file = settings.images, Path(settings.network.model) / CONFIG
+    if images.n_train is not None or not file.is_file():
+        return settings
+    config = parse_json(file)
+    data = config.get("data") or {}
+    if config.get("command") != "train" or data.get("name") != images.data:
+        return settings
+    known = {"n_train": int(data["splits"]["train"] or 0), "split_seed": int(data["seed"])}
+    return settings.model_copy(update={"images": images.model_copy(update=known)})
+
+
+def _sizes(settings: AuditSettings, form: Preprocess | None) -> dict[str, int | None]:
+    """Images of each part; where all are cut from the same ones, cut to what is there."""
+    images, work = settings.images, settings.work
+    source = source_of(images.data)
+    asked = {"fit": images.n_fit, "select": images.n_select, "test": images.n_test}
+    wanted = {"fit": work.n_fit, "select": work.n_select, "test": work.n_test}
+    train = images.n_train or 0
+    if source.official_test:
+        return {"train": train, **wanted}
+    try:
+        there = len(load(images.data, split="train", folder=images.data_dir, size=form))
+    except DataError as error:
+        raise DataError(f"the images of {images.data} cannot be used: {error}") from error
+    return {"train": train, **fitting(wanted, asked, there - train)}
+
+
+def parts_of(settings: AuditSettings) -> tuple[Parts, Mapping[str, Any]]:
+    """The images, cut into parts, and what identifies them."""
+    form = _form(settings)
+    sizes, images = _sizes(settings, form), settings.images
+    parts = load_parts(images.data, sizes, seed=images.split_seed, folder=images.data_dir, size=form)
+    return parts, {"fingerprint": parts.fingerprint, "splits": sizes, "seed": images.split_seed}
+
+
+def open_subject(settings: AuditSettings) -> Subject:
+    """Load the images and the network of an audit.
+
+    Raises:
+        ConfigError, DataError, ModelError: They cannot be found, or do not fit each other.
+    """
+    settings = apart_from_training(settings)
+    parts, origin = parts_of(settings)
+    network = settings.network
+    output = network.output
+    model, about = load_classifier(
+        network.model,
+        mean=network.mean,
+        std=network.std,
+        weights=network.weights,
+        pretrained=network.pretrained,
+        shape=parts.shape,
+        folder=settings.images.data_dir,
+        output=int(output) if output is not None and output.isdecimal() else output,
+        label=network.label,
+        multi_label=network.multi_label,
+    )
+    model.net.to(device_of(settings.device))
+    names = about.get("labels")
+    parts = parts if names is None else parts.labelled(names)
+    return subject_of(model, about, parts, origin)
+
+
+def subject_of(
+    model: Classifier, about: Mapping[str, Any], parts: Parts, origin: Mapping[str, Any]
+) -> Subject:
+    """A loaded network and loaded images as an audit takes them."""
+    numbers = parts["test"].images.shape[1:].numel()
+    many = max(8, min(250, TOGETHER // max(1, numbers)))
+    splits = Splits(
+        parts["fit"].batches(min(BATCH, many)),
+        parts["select"].batches(many),
+        parts["test"].batches(min(125, many)),
+        origin,
+    )
+    facts = {**about, "fingerprint": model.fingerprint()}
+    return Subject(model, facts, splits, parts.name, parts.classes)

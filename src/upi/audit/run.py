@@ -1,0 +1,237 @@
+"""The audit: radii, cells and thresholds in a folder where finished work is kept.
+
+Every cell is a stage of its own, so that an audit which was cut short goes on where it was, and other
+thresholds are judged without any work being done again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from upi import saliency as maps
+from upi.audit.cells import CELLS, inputs_of, key_of, read_columns, run_cell
+from upi.audit.cost import BATCH, ROWS, Cost, evaluation_passes, fit_passes, radius_passes, timed
+from upi.audit.decide import Columns, decide
+from upi.audit.radii import ROUNDS, SCALES, STEPS, propose
+from upi.audit.settings import AuditSettings
+from upi.audit.verdict import Verdict
+from upi.core.errors import UPIError
+from upi.core.types import Progress
+from upi.evaluation.ceiling import DRAWS, IMAGES, ceiling_exists
+from upi.experiments.stages import Outcome, StageStore
+from upi.experiments.study import Spec, Splits
+from upi.network.classifier import Classifier
+from upi.saliency import title_of
+
+
+@dataclass(frozen=True)
+class Found:
+    """What an audit measured.
+
+    Attributes:
+        tables, flags: As in metrics.json.
+        columns: Figures of each image by (table, row).
+        failures: Cells that could not be measured: key, map, norm, radius, error.
+        proposals: Radii that were proposed, by norm.
+        seconds: Wall time by stage.
+        notes: Sentences for the headline.
+    """
+
+    tables: Sequence[Mapping[str, Any]]
+    flags: Sequence[Mapping[str, Any]]
+    columns: Columns
+    failures: Sequence[Mapping[str, Any]]
+    proposals: Mapping[str, Mapping[str, Any]]
+    seconds: Mapping[str, float]
+    notes: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """An audit of one network on one set of images.
+
+    Attributes:
+        settings: What was asked for.
+        model: The classifier.
+        splits: Disjoint images.
+        folder: Where finished work is kept.
+        radii: Radii by norm, in place of proposed ones: those of the run that this one is compared with.
+    """
+
+    settings: AuditSettings
+    model: Classifier
+    splits: Splits
+    folder: Path
+    radii: Mapping[str, Sequence[float]] | None = None
+
+    @property
+    def base(self) -> Spec:
+        """What all cells have in common."""
+        asked, work = self.settings, self.settings.work
+        return Spec(
+            key="",
+            dissimilarity=asked.explanations.dissimilarity,
+            preset=asked.explanations.preset,
+            seed=asked.seed,
+            steps=work.steps,
+            per_image_steps=work.per_image_steps,
+            prediction_price=asked.perturbations.prediction_price,
+            fits=work.fits,
+        )
+
+    def _known_radii(self, norm: str) -> list[float] | None:
+        if self.radii is not None:
+            return [float(eps) for eps in self.radii.get(norm, ())]
+        asked = self.settings.perturbations.radii
+        return None if asked == "auto" else [float(eps) for eps in asked]
+
+    @cached_property
+    def schedule(self) -> dict[str, float]:
+        """Passes of the network by stage, in order; stages of radii not yet known under their number."""
+        work, found = self.settings.work, dict[str, float]()
+        n_test = sum(len(batch[0]) for batch in self.splits.test)
+        first = maps.resolve(self.settings.explanations.maps[0], paper=self.base.protocol.paper_maps)
+        for norm in self.settings.perturbations.norms:
+            known = self._known_radii(norm)
+            if known is None:
+                one = getattr(first, "passes", 1)
+                found[f"radius: {norm}"] = radius_passes(ROUNDS, STEPS, len(SCALES), work, one)
+            for name in self.settings.explanations.maps:
+                spec = replace(self.base, saliency=name, norm=norm)
+                for place in range(len(work.parts if known is None else known)):
+                    key = f"#{place}" if known is None else key_of(replace(spec, eps=known[place]))
+                    found |= {f"{key}: {part}": passes for part, passes in self._cell(name, n_test).items()}
+        return found
+
+    def _cell(self, name: str, n_test: int) -> dict[str, float]:
+        """Passes of a cell's stages."""
+        work = self.settings.work
+        explained = maps.resolve(name, paper=self.base.protocol.paper_maps)
+        one = getattr(explained, "passes", 1)
+        found = dict[str, float]()
+        for method in work.methods:
+            for number in range(work.fits):
+                which = f", fit {number + 1} of {work.fits}" if work.fits > 1 else ""
+                found[f"{method}{which}"] = fit_passes(method, work, work.steps, one)
+        found["evaluate on test"] = evaluation_passes(work, n_test, one)
+        if ceiling_exists(explained):
+            found["ceiling"] = 2.0 * DRAWS * min(IMAGES, n_test)
+        return found
+
+    def cost(self) -> Cost:
+        """What the audit will take; a pass is timed on test images."""
+        first = self.splits.test[0]
+        unit, figures = timed(self.model, [(first[0][:BATCH], first[1][:BATCH])])
+        n_test = sum(len(batch[0]) for batch in self.splits.test)
+        evaluations = sum(name.endswith("evaluate on test") for name in self.schedule)
+        return Cost(self.schedule, unit, figures * evaluations * ROWS * n_test)
+
+    def _proposal(self, store: StageStore, norm: str) -> Outcome:
+        name = self.settings.explanations.maps[0]
+        spec = replace(self.base, saliency=name, norm=norm, eps=1.0, fits=1)
+        limit = self.settings.perturbations.max_changed
+        inputs = {**inputs_of(self.model, spec, self.splits, ()), "limit": limit}
+        return store.run(
+            f"radius: {norm}",
+            inputs,
+            lambda progress: propose(self.model, spec, self.splits, limit=limit, progress=progress).to_dict(),
+        )
+
+    def _specs(self, proposals: Mapping[str, Mapping[str, Any]]) -> Iterator[Spec]:
+        for norm in self.settings.perturbations.norms:
+            radii = self._known_radii(norm)
+            if radii is None:
+                radii = [part * proposals[norm]["eps"] for part in self.settings.work.parts]
+            for name in self.settings.explanations.maps:
+                for eps in radii:
+                    spec = replace(self.base, saliency=name, norm=norm, eps=eps)
+                    yield replace(spec, key=key_of(spec))
+
+    def run(self, store: StageStore) -> Found:
+        """Measure everything that is not measured yet.
+
+        Raises:
+            UPIError: No radius could be proposed, or not one cell could be measured.
+        """
+        proposals = dict[str, Mapping[str, Any]]()
+        for norm in self.settings.perturbations.norms:
+            if self._known_radii(norm) is None:
+                outcome = self._proposal(store, norm)
+                if outcome.result is None:
+                    raise UPIError(f"no radius could be proposed: {outcome.error}")
+                proposals[norm] = outcome.result
+        done, failures = list[tuple[Spec, Outcome]](), list[dict[str, Any]]()
+        for spec in self._specs(proposals):
+            outcome = self._cell_of(store, spec)
+            if outcome.result is None:
+                failures.append(_failure(spec, outcome))
+            else:
+                done.append((spec, outcome))
+        if not done:
+            raise UPIError(f"nothing could be measured: {failures[0]['error']}")
+        return self._found(done, failures, proposals, store)
+
+    def _cell_of(self, store: StageStore, spec: Spec) -> Outcome:
+        methods = self.settings.work.methods
+
+        def make(_: Progress) -> dict[str, Any]:
+            return run_cell(self.model, spec, self.splits, self.folder, methods=methods, stage=store.announce)
+
+        return store.run(f"cell: {spec.key}", inputs_of(self.model, spec, self.splits, methods), make)
+
+    def _found(
+        self,
+        done: Sequence[tuple[Spec, Outcome]],
+        failures: Sequence[dict[str, Any]],
+        proposals: Mapping[str, Mapping[str, Any]],
+        store: StageStore,
+    ) -> Found:
+        results = [outcome.result for _, outcome in done if outcome.result is not None]
+        columns = {
+            (spec.key, row): figures
+            for spec, _ in done
+            for row, figures in read_columns(self.folder / CELLS / spec.key / "per_sample.parquet").items()
+        }
+        unsteady = [proposal for proposal in proposals.values() if not proposal["found"]]
+        notes = [
+            f"Predictions change at every radius that was tried: already at {each['norm']} {each['eps']:g} "
+            f"{each['changed']:.0%} of them do."
+            for each in unsteady
+        ]
+        return Found(
+            tables=[result["table"] for result in results],
+            flags=[flag for result in results for flag in result["flags"]],
+            columns=columns,
+            failures=failures,
+            proposals=proposals,
+            seconds={outcome.name: outcome.seconds for outcome in store.outcomes},
+            notes=notes,
+        )
+
+    def verdict(self, found: Found) -> Verdict:
+        """What the thresholds make of it."""
+        return decide(
+            [*found.tables, *found.failures],
+            found.columns,
+            self.settings.threshold,
+            found.flags,
+            minimum=self.settings.work.minimum,
+            notes=found.notes,
+            seed=self.settings.seed,
+        )
+
+
+def _failure(spec: Spec, outcome: Outcome) -> dict[str, Any]:
+    """A cell without figures, as thresholds and pages see it."""
+    return {
+        "key": spec.key,
+        "saliency": spec.saliency,
+        "map_title": title_of(spec.saliency),
+        "norm": spec.norm,
+        "eps": spec.eps,
+        "error": str(outcome.error),
+    }
