@@ -86,7 +86,7 @@ def apart_from_training(settings: AuditSettings) -> AuditSettings:
         return settings
     config = parse_json(file)
     data = config.get("data") or {}
-    if config.get("command") != "train" or data.get("name") != images.data:
+    if config.get("command") not in ("train", "harden") or data.get("name") != images.data:
         return settings
     known = {"n_train": int(data["splits"]["train"] or 0), "split_seed": int(data["seed"])}
     return settings.model_copy(update={"images": images.model_copy(update=known)})

@@ -19,6 +19,7 @@ from upi.core.storage import write_atomic
 from upi.core.tensors import canonical
 from upi.data.shape import Shape
 from upi.models.architectures import build
+from upi.models.harden import with_softplus
 from upi.models.registry import SOURCES, ModelSource, Request
 from upi.network.classifier import Classifier
 
@@ -56,6 +57,8 @@ def load_trained(path: Path) -> Trained:
         about = json.loads(metadata["about"])
         shape = Shape(about["channels"], about["size"], about["classes"])
         net = build(about["arch"], shape, width=about.get("width", 1.0))
+        if about.get("softplus") is not None:
+            with_softplus(net, float(about["softplus"]))
         net.load_state_dict(weights)
     except (SafetensorError, OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
         if isinstance(error, ArtifactError):
