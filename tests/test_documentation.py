@@ -76,7 +76,7 @@ def test_every_line_of_a_table_of_results_has_as_many_cells_as_its_head(path: Pa
         else:
             assert len(set(widths)) <= 1, (path, widths)
             widths = []
-    assert text.count("\n|---|") >= 2
+    assert text.count("\n|---|") >= 1
     assert not re.search(r"(?<![\w.])/(?:home|root|work|tmp)/", text)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from upi.core.storage import write_atomic
 from upi.report.page import template
+from upi.report.style import name
 from upi.report.words import NORMS
 
 
@@ -22,5 +23,7 @@ def grouped(lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Mapping[
 
 def build_comparison(lines: Sequence[Mapping[str, Any]], path: Path) -> Path:
     """Write the page of a comparison, from ``upi.audit.compare.plain``."""
-    page = template("comparison.html", escape=True).render(groups=grouped(lines), first=lines[0]["first"])
+    page = template("comparison.html", escape=True).render(
+        groups=grouped(lines), first=lines[0]["first"], name=name
+    )
     return write_atomic(path, page)

@@ -1,0 +1,69 @@
+"""The proposed radius is the largest that leaves predictions alone, and says where there is none."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from upi.audit.decide import decide
+from upi.audit.radii import changed_at, propose, rounded_down
+from upi.experiments.study import Spec, Splits
+from upi.network.classifier import Classifier
+from upi.perturbation.ball import Ball
+from upi.perturbation.pattern import Perturbation
+
+pytestmark = pytest.mark.slow
+
+
+class Edge(nn.Module):
+    """A smooth network of two classes, cut along the first pixel at 0.5."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.inner = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Tanh(), nn.Linear(16, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = (x[:, 0, 0, 0] - 0.5) * (3 + self.inner(x)[:, 0].tanh())
+        return torch.stack([-z, z], 1)
+
+
+def splits(distance: float) -> Splits:
+    """Images whose first pixel is 0.5 to both sides by up to ``distance``."""
+    rng = torch.Generator().manual_seed(0)
+    images = 0.2 + 0.6 * torch.rand(240, 1, 8, 8, generator=rng)
+    sides = torch.arange(240) % 2
+    gaps = distance * (0.2 + 0.8 * torch.rand(240, generator=rng))
+    images[:, 0, 0, 0] = 0.5 + torch.where(sides == 1, gaps, -gaps)
+    batch = [(images[place : place + 60], sides[place : place + 60]) for place in range(0, 240, 60)]
+    return Splits(batch[:2], batch[2:3], batch[3:], {"fingerprint": "x"})
+
+
+def test_shares_of_changed_predictions_are_counted() -> None:
+    cut = splits(0.4)
+    delta = torch.zeros(1, 8, 8)
+    delta[0, 0, 0] = 0.1
+    pattern = Perturbation(delta, Ball("l2", 0.1))
+    first = cut.select[0][0][:, 0, 0, 0]
+    expected = [float(((first < 0.5) & (first + eps > 0.5)).double().mean()) for eps in (0.05, 0.2)]
+    assert changed_at(Classifier(Edge()), pattern, [0.05, 0.2], cut.select) == pytest.approx(expected)
+
+
+def test_no_more_predictions_change_than_allowed_and_more_would_beyond() -> None:
+    found = propose(Classifier(Edge()), Spec("x", prediction_price=0.0), splits(0.4), limit=0.05)
+    assert found.found
+    assert found.changed <= 0.05
+    beyond = [changed for eps, changed in found.probes if eps > 1.3 * found.eps]
+    assert not beyond or beyond[0] > 0.05
+
+
+def test_a_network_on_the_edge_has_no_radius_and_the_headline_says_it() -> None:
+    found = propose(Classifier(Edge()), Spec("x", prediction_price=0.0), splits(1e-4), limit=0.05)
+    assert not found.found
+    assert found.changed > 0.05
+    assert "every radius" in decide([], {}, [], notes=["Predictions change at every radius."]).headline
+
+
+def test_two_digits_towards_zero() -> None:
+    assert [rounded_down(value) for value in (0.1699, 1.3, 27.99, 0.002)] == [0.16, 1.3, 27.0, 0.002]
