@@ -123,6 +123,9 @@ def find_kinks(network: Classifier, x: Tensor, beta: float) -> Kinks:
 
 def _look(network: Classifier, x: Tensor, beta: float) -> Kinks:
     noise = STEPS[0] * torch.randn(x.shape, generator=generator(0, "kinks")).to(x)
+    # A classifier of its own: what may be folded is found in the first pass, and belongs to the map that is
+    # fitted on, which may look inside the network.
+    network = Classifier(network.net, **network.options())
     with network.frozen():
         target = network.predict(x)
 
