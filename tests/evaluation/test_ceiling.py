@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import sqrt
+from statistics import NormalDist
 
 import pytest
 import torch
@@ -89,3 +90,36 @@ def test_maps_without_a_bound_have_none() -> None:
     for explained in (SmoothGrad(), SmoothGrad(unit=True), SmoothGrad(unit=True, normalize="none", noise=0)):
         with pytest.raises(ConfigError, match="unit=True"):
             ceiling(Classifier(Little()), explained, lambda x, t: x, [x], ball, draws=8)
+
+
+class Coarse(nn.Module):
+    """Two slopes; which of them an image has is decided by a cut through one pixel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.flatten(1)
+        z = torch.where(flat[:, 0] > 0.5, flat[:, 1], flat[:, 2])
+        return torch.stack([-z, z], 1)
+
+
+def test_what_was_found_is_the_change_of_the_expected_map() -> None:
+    eps, sigma, x = 0.05, 0.5, images(2).clamp(0.1, 0.9)
+    x[:, 0, 0, 0] = 0.5
+
+    def push(batch: Tensor, target: Tensor) -> Tensor:
+        moved = batch.clone()
+        moved[:, 0, 0, 0] += eps
+        return moved
+
+    explained, ball = unit_smoothgrad(noise=sigma), Ball("l2", eps)
+    found = ceiling(Classifier(Coarse()), explained, push, [x], ball, draws=16384, count=2)
+    # Of the mass on one side of the cut, Phi(eps / sigma) - 1/2 goes over to the other; the clean map is
+    # (1/2, 1/2), of length 1 / sqrt(2).
+    right = 2 * (NormalDist().cdf(eps / sigma) - 0.5)
+    assert found.found.mean == pytest.approx(right, rel=0.1)
+
+
+def test_an_odd_number_of_draws_is_refused() -> None:
+    with pytest.raises(ConfigError, match="even number"):
+        ceiling(
+            Classifier(Little()), unit_smoothgrad(), lambda x, t: x, [images(2)], Ball("l2", 0.1), draws=7
+        )

@@ -12,7 +12,9 @@ maps with signs, 2 M T. Nothing is asked of the network, and nothing of the atta
 The ceiling is about the expected map. Means over m draws stand for it, with errors: E ||mean - A|| is at
 most M / sqrt(m), and by McDiarmid's inequality ||mean - A|| exceeds its expectation by more than
 M sqrt(ln(1 / alpha) / m) with probability alpha at most, since one draw moves the mean of non-negative maps
-by at most sqrt(2) M / m. What attacks reach is measured on fresh draws, which they have not seen.
+by at most sqrt(2) M / m. What attacks reach is measured on fresh draws, which they have not seen, as the root
+of the inner product of the changes in two halves of them: its expectation is the squared change of the
+expected map, where the squared change of one mean would add the noise of the draws.
 """
 
 from __future__ import annotations
@@ -110,10 +112,10 @@ def ceiling_exists(saliency: object) -> TypeGuard[SmoothGrad]:
 
 
 def _expected(
-    model: Classifier, saliency: SmoothGrad, x: Tensor, target: Tensor, draws: int, seed: int
+    model: Classifier, saliency: SmoothGrad, x: Tensor, target: Tensor, draws: int, seed: tuple[int, int]
 ) -> Tensor:
     """Mean of unit maps (H, W) of one image (1, C, H, W) over fresh draws."""
-    total, rng = torch.zeros_like(x[0, 0]), generator(seed, "ceiling")
+    total, rng = torch.zeros_like(x[0, 0]), generator(seed[0], "ceiling", seed[1])
     for first in range(0, draws, TOGETHER):
         count = min(TOGETHER, draws - first)
         noise = saliency.noise * torch.randn((count, *x.shape[1:]), generator=rng).to(x)
@@ -151,14 +153,16 @@ def ceiling(
         perturber: What was found, inside ``ball``.
         loader: Images.
         ball: Norm and radius.
-        draws: Noise images for each mean.
+        draws: Noise images for each mean, an even number.
         count: Images that are looked at: the first ones.
         seed: Fixes the draws, which are none of those that attacks were fitted on.
         progress: Called with (images done, images).
 
     Raises:
-        ConfigError: The map has no ceiling.
+        ConfigError: The map has no ceiling, or ``draws`` is not even.
     """
+    if draws < 2 or draws % 2:
+        raise ConfigError(f"draws must be an even number of at least 2, got {draws}")
     if not ceiling_exists(saliency):
         raise ConfigError("a ceiling needs SmoothGrad(unit=True, normalize='none') with noise above 0")
     size = None
@@ -167,10 +171,14 @@ def ceiling(
         for image, target in _first(model, loader, count):
             size = image.numel()
             moved = model.place(perturber(image.clone(), target))
-            before = _expected(model, saliency, image, target, draws, seed)
-            after = _expected(model, saliency, moved, target, draws, seed)
-            lengths.append(float(before.norm()))
-            changes.append(float((after - before).norm()) / max(lengths[-1], 1e-30))
+            halves = [
+                [_expected(model, saliency, x, target, draws // 2, (seed, half)) for half in (0, 1)]
+                for x in (image, moved)
+            ]
+            before, change = torch.stack(halves[0]), torch.stack(halves[1]) - torch.stack(halves[0])
+            lengths.append(float(before.mean(0).norm()))
+            squared = float((change[0] * change[1]).sum())
+            changes.append(sqrt(max(0.0, squared)) / max(lengths[-1], 1e-30))
             if progress is not None:
                 progress(len(lengths), count)
     eps = ball.eps if ball.norm == "l2" else ball.eps * sqrt(size or 0)
