@@ -17,6 +17,7 @@ from upi.audit.outputs import card, junit
 from upi.audit.run import Audit, Found
 from upi.audit.verdict import Verdict
 from upi.core.storage import write_atomic
+from upi.evaluation.flags import Flag
 from upi.perturbation.pattern import Perturbation
 from upi.report.words import headline
 from upi.results.folder import RunFolder
@@ -102,7 +103,7 @@ def write(
         "notes": list(found.notes),
         "comparison": None if baseline is None else _compared(baseline, audit, found, model),
     }
-    flags = [(flag["table"], _Flag(flag["code"], flag["message"])) for flag in found.flags]
+    flags = [(flag["table"], Flag(flag["code"], flag["message"])) for flag in found.flags]
     folder.write_metrics(
         dataset=dataset,
         model=model,
@@ -121,12 +122,3 @@ def write(
     if junit_file is not None:
         write_atomic(junit_file, junit(verdict, seconds=seconds))
     return tables
-
-
-@dataclass(frozen=True)
-class _Flag:
-    code: str
-    message: str
-
-    def to_dict(self) -> dict[str, str]:
-        return {"code": self.code, "message": self.message}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -10,20 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
 
 from upi import saliency as maps
 from upi.attacks import ATTACKS
 from upi.audit.gallery import gallery
 from upi.core.rows import ROWS, UNIVERSAL
-from upi.core.storage import write_atomic
 from upi.core.types import Progress
 from upi.evaluation import Evaluation, Row, evaluate
 from upi.evaluation.ceiling import ceiling, ceiling_exists
 from upi.experiments.study import Spec, Splits, Table, fit, tabulate
 from upi.network.classifier import Classifier
 from upi.perturbation.pattern import Perturbation
+from upi.results.folder import PER_SAMPLE, RunFolder
 
 #: Where the files of cells lie in a run folder.
 CELLS = "cells"
@@ -81,23 +78,6 @@ def strongest(found: Mapping[str, Fitted]) -> str | None:
     return max(universal, key=lambda name: universal[name].changes[universal[name].best], default=None)
 
 
-def write_columns(path: Path, evaluation: Evaluation) -> Path:
-    """Every figure of every image of a table, as parquet."""
-    frames = [pd.DataFrame({"row": row, **columns}) for row, columns in evaluation.per_sample.items()]
-    buffer = io.BytesIO()
-    pd.concat(frames, ignore_index=True).to_parquet(buffer, index=False)
-    return write_atomic(path, buffer.getvalue())
-
-
-def read_columns(path: Path) -> dict[str, dict[str, NDArray[Any]]]:
-    """What ``write_columns`` wrote: row to figure to (n,) values."""
-    frame = pd.read_parquet(path)
-    return {
-        str(row): {name: part[name].to_numpy() for name in part.columns if name != "row"}
-        for row, part in frame.groupby("row", sort=False)
-    }
-
-
 def run_cell(
     model: Classifier,
     spec: Spec,
@@ -134,7 +114,8 @@ def run_cell(
         bound = ceiling(model, explained, chosen[best], splits.test, ball, seed=spec.seed, progress=progress)
         table["ceiling"] = bound.to_dict()
     home = folder / CELLS / spec.key
-    written = [write_columns(home / "per_sample.parquet", evaluation)]
+    RunFolder(home).write_per_sample({spec.key: evaluation})
+    written = [home / PER_SAMPLE]
     written += [pattern.save(home / f"{files[name]}.safetensors") for name, pattern in chosen.items()]
     if best is not None:
         kept = evaluation.per_sample[best]["sample"]

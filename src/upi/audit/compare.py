@@ -8,20 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from upi.core.errors import ConfigError, RunFolderError
+from upi.audit.settings import STRONGEST
+from upi.core.errors import ConfigError
 from upi.core.rows import MATCHED_NOISE, NOISE, PER_IMAGE
 from upi.evaluation.intervals import Interval, interval
-from upi.results.folder import RunFolder
+from upi.results.folder import Columns, RunFolder
 
 #: Figures that are compared.
 METRICS = ("dissimilarity", "top_k_overlap", "spearman", "prediction_changed")
-#: The universal row that did best on select, or that changes maps most where a run does not say.
-STRONGEST = "strongest"
-
-Columns = Mapping[tuple[str, str], Mapping[str, NDArray[Any]]]
 
 
 @dataclass(frozen=True)
@@ -44,21 +40,15 @@ class Run:
         """
         folder = RunFolder(path)
         metrics, config = folder.metrics().plain(), folder.config().plain()
-        file = path / "per_sample.parquet"
-        try:
-            frame = pd.read_parquet(file)
-        except (OSError, ValueError) as error:
-            raise RunFolderError(f"{file}: cannot be read: {error}") from error
-        columns = {
-            (str(table), str(row)): {c: part[c].to_numpy() for c in part.columns if c not in ("table", "row")}
-            for (table, row), part in frame.groupby(["table", "row"], sort=False)
-        }
-        return cls(
-            name or path.name, path, config["data"] or {}, metrics["model"], metrics["tables"], columns
-        )
+        data = config["data"] or {}
+        return cls(name or path.name, path, data, metrics["model"], metrics["tables"], folder.columns())
 
     def row(self, table: Mapping[str, Any], row: str) -> str | None:
-        """The name of a row in a table of this run; that of the strongest one."""
+        """The name of a row in a table of this run.
+
+        ``strongest`` is the universal row that did best on select, or that changes maps most where a run
+        does not say.
+        """
         if row != STRONGEST:
             return row if (table["key"], row) in self.columns else None
         known = table.get("strongest")

@@ -17,6 +17,8 @@ from upi.audit.settings import STRONGEST, Threshold
 from upi.audit.verdict import Check, Outcome, Verdict
 from upi.core.rows import MATCHED_NOISE, NOISE
 from upi.evaluation.intervals import Interval, interval
+from upi.report.words import NORMS, radius
+from upi.results.folder import Columns
 
 #: Flags after which a figure says nothing, and flags after which a weak attack may be the reason of a pass.
 FORBID_ALL = (
@@ -37,8 +39,6 @@ FORBID_PASS = (
 )
 #: What an excess is measured from.
 FLOORS = {"excess_over_noise": NOISE, "excess_over_matched_noise": MATCHED_NOISE}
-
-Columns = Mapping[tuple[str, str], Mapping[str, NDArray[Any]]]
 
 
 def _share(values: NDArray[Any]) -> Interval:
@@ -117,8 +117,7 @@ def _matches(table: Mapping[str, Any], line: Threshold) -> bool:
 
 
 def _where(table: Mapping[str, Any]) -> str:
-    norm = {"l2": "ℓ2", "linf": "ℓ∞"}.get(table["norm"], table["norm"])
-    return f"{table['map_title']}, {norm} ≤ {table['eps']:.4g}"
+    return f"{table['map_title']}, {NORMS[table['norm']]} ≤ {radius(table['norm'], table['eps'])}"
 
 
 def _check(

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from upi import saliency as maps
-from upi.audit.cells import CELLS, inputs_of, key_of, read_columns, run_cell
+from upi.audit.cells import CELLS, inputs_of, key_of, run_cell
 from upi.audit.cost import BATCH, ROWS, Cost, evaluation_passes, fit_passes, radius_passes, timed
-from upi.audit.decide import Columns, decide
+from upi.audit.decide import decide
 from upi.audit.radii import ROUNDS, SCALES, STEPS, propose
 from upi.audit.settings import AuditSettings
 from upi.audit.verdict import Verdict
@@ -25,6 +25,7 @@ from upi.evaluation.ceiling import DRAWS, IMAGES, ceiling_exists
 from upi.experiments.stages import Outcome, StageStore
 from upi.experiments.study import Spec, Splits
 from upi.network.classifier import Classifier
+from upi.results.folder import Columns, RunFolder
 from upi.saliency import title_of
 
 
@@ -191,11 +192,8 @@ class Audit:
         store: StageStore,
     ) -> Found:
         results = [outcome.result for _, outcome in done if outcome.result is not None]
-        columns = {
-            (spec.key, row): figures
-            for spec, _ in done
-            for row, figures in read_columns(self.folder / CELLS / spec.key / "per_sample.parquet").items()
-        }
+        cells = [RunFolder(self.folder / CELLS / spec.key).columns() for spec, _ in done]
+        columns = {place: figures for cell in cells for place, figures in cell.items()}
         unsteady = [proposal for proposal in proposals.values() if not proposal["found"]]
         notes = [
             f"Predictions change at every radius that was tried: already at {each['norm']} {each['eps']:g} "

@@ -60,11 +60,6 @@ class Check:
         shown = "" if self.mean is None else f"{self.mean:.3f} ({self.low:.3f} to {self.high:.3f})"
         return "; ".join(part for part in (shown, self.reason) if part)
 
-    @property
-    def name(self) -> str:
-        """Unique within an audit."""
-        return f"{self.table}: {self.demand} ({self.row}, {self.among})"
-
 
 @dataclass(frozen=True)
 class Verdict:

@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from upi.core.errors import RunFolderError
 from upi.core.rows import TINY_NOISE
 from upi.core.storage import write_atomic
 from upi.perturbation.pattern import Perturbation
@@ -20,7 +18,7 @@ from upi.report.comparison import grouped
 from upi.report.page import FigureDrawer, template
 from upi.report.style import look, name, rows_of_tables
 from upi.report.words import NORMS, map_name, radius
-from upi.results.folder import RunFolder
+from upi.results.folder import Columns, RunFolder
 
 #: Classes that are listed, and images below which a class says nothing.
 WORST, LEAST = 8, 3
@@ -40,17 +38,6 @@ DRAWINGS = ("patterns", "distribution")
 ROOM, LEAST_ROOM = 2_750_000, 400_000
 
 Figures = Mapping[str, NDArray[Any]]
-
-
-def _columns(path: Path) -> dict[tuple[str, str], Figures]:
-    try:
-        frame = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise RunFolderError(f"{path}: cannot be read: {error}") from error
-    return {
-        (str(table), str(row)): {column: part[column].to_numpy() for column in part.columns}
-        for (table, row), part in frame.groupby(["table", "row"], sort=False)
-    }
 
 
 def class_name(number: int, classes: Sequence[str]) -> str:
@@ -73,7 +60,7 @@ def _section(
     table: Mapping[str, Any],
     drawn: FigureDrawer,
     folder: RunFolder,
-    samples: Mapping[tuple[str, str], Figures],
+    samples: Columns,
     classes: Sequence[str],
 ) -> dict[str, Any]:
     key, best = table["key"], table["strongest"]
@@ -96,9 +83,7 @@ def _section(
     }
 
 
-def _tiles(
-    table: Mapping[str, Any], samples: Mapping[tuple[str, str], Figures], classes: Sequence[str]
-) -> Any:
+def _tiles(table: Mapping[str, Any], samples: Columns, classes: Sequence[str]) -> Any:
     """What the page knows of each image of a cell, in the order of its sheet."""
     mine = samples[table["key"], table["strongest"]]
     return {
@@ -113,7 +98,7 @@ def _tiles(
 def _galleries(
     folder: RunFolder,
     tables: Sequence[Mapping[str, Any]],
-    samples: Mapping[tuple[str, str], Figures],
+    samples: Columns,
     classes: Sequence[str],
     room: int,
 ) -> dict[str, Any]:
@@ -175,7 +160,7 @@ def build_audit_page(
         RunFolderError: Results are missing or damaged.
     """
     classes, tables, audit = config["classes"], metrics["tables"], metrics["audit"]
-    samples = _columns(folder.path / "per_sample.parquet")
+    samples = folder.columns()
     drawn = FigureDrawer(folder)
     with look(rows_of_tables(tables)):
         sections = [_section(table, drawn, folder, samples, classes) for table in tables]

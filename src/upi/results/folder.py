@@ -32,8 +32,12 @@ from upi.results.reading import read
 from upi.results.schema import VERSION, Config, Metrics
 
 CONFIG = "config.json"
-EXAMPLES = "examples.safetensors"
+EXAMPLES, PER_SAMPLE = "examples.safetensors", "per_sample.parquet"
 PARTS = ("x", "perturbed", "clean_map", "perturbed_map")
+
+
+#: Figures of images by (table, row): name to (n,) values.
+Columns = Mapping[tuple[str, str], Mapping[str, np.ndarray[Any, Any]]]
 
 
 class Sampled(Protocol):
@@ -206,7 +210,7 @@ class RunFolder:
         ]
         buffer = io.BytesIO()
         pd.concat(frames, ignore_index=True).to_parquet(buffer, index=False)
-        write_atomic(self.path / "per_sample.parquet", buffer.getvalue())
+        write_atomic(self.path / PER_SAMPLE, buffer.getvalue())
 
     def write_examples(self, tables: Mapping[str, Sequence[Any]]) -> None:
         """Write the example images and maps with their captions."""
@@ -231,17 +235,29 @@ class RunFolder:
         files = sorted((self.path / "perturbations").glob("*.safetensors"))
         return {file.name.removesuffix(".safetensors"): Perturbation.load(file) for file in files}
 
-    def per_sample(self) -> dict[tuple[str, str], np.ndarray[Any, Any]]:
-        """Dissimilarity of each sample, by (table, row)."""
+    def columns(self) -> Columns:
+        """Every figure of every image by (table, row).
+
+        Raises:
+            RunFolderError: per_sample.parquet is missing or damaged.
+        """
         import pandas as pd
 
-        path = self.path / "per_sample.parquet"
+        path = self.path / PER_SAMPLE
         try:
-            frame = pd.read_parquet(path, columns=["table", "row", "dissimilarity"])
-        except (OSError, ValueError) as error:
+            frame = pd.read_parquet(path)
+            grouped = frame.groupby(["table", "row"], sort=False)
+        except (OSError, ValueError, KeyError) as error:
             raise RunFolderError(f"{path}: cannot be read: {error}") from error
-        grouped = frame.groupby(["table", "row"], sort=False)["dissimilarity"]
-        return {(str(table), str(row)): values.to_numpy() for (table, row), values in grouped}
+        names = [name for name in frame.columns if name not in ("table", "row")]
+        return {
+            (str(table), str(row)): {name: part[name].to_numpy() for name in names}
+            for (table, row), part in grouped
+        }
+
+    def per_sample(self) -> dict[tuple[str, str], np.ndarray[Any, Any]]:
+        """Dissimilarity of each sample, by (table, row); raises as ``columns``."""
+        return {place: figures["dissimilarity"] for place, figures in self.columns().items()}
 
     def examples(self) -> list[dict[str, Any]]:
         """Captions with their tensors; empty if the run kept none."""

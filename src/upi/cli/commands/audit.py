@@ -32,7 +32,6 @@ from upi.report import build_report
 from upi.results.folder import CONFIG, RunFolder, parse_json
 from upi.saliency import MAPS
 
-SETTINGS = "audit.json"
 COLOURS = {Outcome.PASSED: "green", Outcome.FAILED: "red", Outcome.INCONCLUSIVE: "yellow"}
 
 
@@ -123,18 +122,17 @@ def run_audit(
     out: Path,
     *,
     force: bool = False,
-    subject: Subject | None = None,
     baseline: Path | None = None,
     junit: Path | None = None,
     card: Path | None = None,
     publish: Path | None = None,
 ) -> Verdict:
-    """An audit from its settings to its page; what 'upi demo' runs too."""
+    """An audit from its settings to its page."""
     begin = time.perf_counter()
     again = prepare(out, settings, force)
     with AuditDisplay.running() as display:
         display("load images and network")
-        subject = subject or open_subject(settings)
+        subject = open_subject(settings)
         before = None if baseline is None else _baseline(baseline, settings, subject)
         radii = None if before is None else radii_of(before, *_asked(settings))
         audit = Audit(settings, subject.model, subject.splits, out, radii)
