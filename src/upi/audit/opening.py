@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from upi.audit.settings import AuditSettings
 from upi.core.devices import device_of
-from upi.core.errors import ConfigError, DataError
+from upi.core.errors import ConfigError
 from upi.data.preprocess import Preprocess
 from upi.datasets.splits import Parts, load, load_parts, source_of
 from upi.experiments.study import Splits
@@ -17,12 +17,8 @@ from upi.models.classifiers import load_classifier, preprocess_of
 from upi.network.classifier import Classifier
 from upi.results.folder import CONFIG, parse_json
 
-#: Numbers of all images that go through a network together.
-TOGETHER = 3_072_000
-#: Images of a step of an attack.
-BATCH = 32
-#: Leave images as they are.
-NATIVE = "native"
+#: Images of a step of an attack, and of an evaluation.
+BATCH, EVALUATED = 32, 125
 
 
 @dataclass(frozen=True)
@@ -50,17 +46,6 @@ class Subject:
             "model": dict(self.about),
             "classes": list(self.classes),
         }
-
-
-def _form(settings: AuditSettings) -> Preprocess | None:
-    """How pictures of all sizes are prepared."""
-    expected = preprocess_of(settings.network.model)
-    size = settings.images.size
-    if size is None:
-        return expected if source_of(settings.images.data).varied else None
-    form = None if size == NATIVE else Preprocess.parse(size)
-    keep_channels = form is not None and form.channels is None and expected is not None
-    return replace(form, channels=expected.channels) if form and keep_channels and expected else form
 
 
 def fitting(wanted: Mapping[str, int], asked: Mapping[str, int | None], there: int) -> dict[str, int]:
@@ -101,17 +86,16 @@ def _sizes(settings: AuditSettings, form: Preprocess | None) -> dict[str, int | 
     train = images.n_train or 0
     if source.official_test:
         return {"train": train, **wanted}
-    try:
-        there = len(load(images.data, split="train", folder=images.data_dir, size=form))
-    except DataError as error:
-        raise DataError(f"the images of {images.data} cannot be used: {error}") from error
+    there = len(load(images.data, split="train", folder=images.data_dir, size=form))
     return {"train": train, **fitting(wanted, asked, there - train)}
 
 
 def parts_of(settings: AuditSettings) -> tuple[Parts, Mapping[str, Any]]:
     """The images, cut into parts, and what identifies them."""
-    form = _form(settings)
-    sizes, images = _sizes(settings, form), settings.images
+    images = settings.images
+    expected = preprocess_of(settings.network.model)
+    form = Preprocess.asked(images.size, expected, varied=source_of(images.data).varied)
+    sizes = _sizes(settings, form)
     parts = load_parts(images.data, sizes, seed=images.split_seed, folder=images.data_dir, size=form)
     return parts, {"fingerprint": parts.fingerprint, "splits": sizes, "seed": images.split_seed}
 
@@ -148,12 +132,10 @@ def subject_of(
     model: Classifier, about: Mapping[str, Any], parts: Parts, origin: Mapping[str, Any]
 ) -> Subject:
     """A loaded network and loaded images as an audit takes them."""
-    numbers = parts["test"].images.shape[1:].numel()
-    many = max(8, min(250, TOGETHER // max(1, numbers)))
     splits = Splits(
-        parts["fit"].batches(min(BATCH, many)),
-        parts["select"].batches(many),
-        parts["test"].batches(min(125, many)),
+        parts["fit"].batches(parts.together("fit", BATCH)),
+        parts["select"].batches(parts.together("select")),
+        parts["test"].batches(parts.together("test", EVALUATED)),
         origin,
     )
     facts = {**about, "fingerprint": model.fingerprint()}

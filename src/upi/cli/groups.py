@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -24,10 +23,6 @@ from upi.saliency import MAPS
 
 SALIENCY = f"{MAPS.list()}."
 PRESET = f"{' or '.join(PROTOCOLS)}; paper: maps of the softmax output and no surrogate, as published."
-
-
-#: Leave images as they are.
-NATIVE = "native"
 
 
 class RunOptions(OptionGroup):
@@ -119,11 +114,7 @@ class DataOptions(OptionGroup):
 
     def load(self, expected: Preprocess | None = None) -> Parts:
         """The images, cut into parts; pictures of all sizes as a network expects them, or as asked for."""
-        form = expected if source_of(self.data).varied else None
-        if self.size is not None:
-            form = None if self.size == NATIVE else Preprocess.parse(self.size)
-        if form is not None and form.channels is None and expected is not None:
-            form = replace(form, channels=expected.channels)
+        form = Preprocess.asked(self.size, expected, varied=source_of(self.data).varied)
         return load_parts(self.data, self.sizes(), seed=self.split_seed, folder=self.data_dir, size=form)
 
     def origin(self, fingerprint: str) -> dict[str, Any]:

@@ -23,9 +23,6 @@ from upi.perturbation.pattern import Perturbation
 from upi.report import build_report
 from upi.results.folder import RunFolder, new_run
 
-#: Numbers of all images that are looked at together where nothing else is asked for.
-TOGETHER = 3_072_000
-
 
 @dataclass(frozen=True)
 class Images:
@@ -43,8 +40,7 @@ class Images:
 
     def batches(self, part: str, size: int | None = None) -> Sequence[tuple[Tensor, Tensor]]:
         """The images of a part, ``size`` at a time; by default 250 small ones, fewer large ones."""
-        numbers = self.parts[part].images.shape[1:].numel()
-        size = size or max(8, min(250, TOGETHER // max(1, numbers)))
+        size = size or self.parts.together(part)
         return self.parts[part].batches(size, workers=self.workers)
 
     def labelled(self, subject: Subject) -> Images:

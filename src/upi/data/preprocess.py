@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from upi.core.errors import ConfigError
 
 #: Names of interpolations, as Pillow, torchvision and timm call them.
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
+#: Leave images as they are.
+NATIVE = "native"
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,26 @@ class Preprocess:
         if len(sides) == 1:
             return cls.imagenet(sides[0])
         return cls(sides[0], sides[1], (sides[0], sides[1]))
+
+    @classmethod
+    def asked(cls, size: str | None, expected: Preprocess | None, *, varied: bool) -> Preprocess | None:
+        """How images are prepared; None leaves them as they are.
+
+        Args:
+            size: What the user asked for: as ``parse``, ``NATIVE``, or None.
+            expected: What the network's configuration says.
+            varied: The images are pictures of all sizes, which take the network's size by default.
+
+        Raises:
+            ConfigError: ``size`` is none of these.
+        """
+        if size is None:
+            return expected if varied else None
+        if size == NATIVE:
+            return None
+        form = cls.parse(size)
+        channels = expected.channels if form.channels is None and expected is not None else form.channels
+        return replace(form, channels=channels)
 
     def resized(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) that a picture of this size is resized to, before the cut."""

@@ -20,6 +20,9 @@ from upi.datasets.dataset import Dataset
 from upi.datasets.folder import Folder
 from upi.datasets.registry import DATASETS, ImageSource
 
+#: Numbers of all images that are looked at together where nothing else is asked for.
+TOGETHER = 3_072_000
+
 
 def source_of(name: str) -> ImageSource:
     """Where the images of a name come from.
@@ -83,6 +86,11 @@ class Parts:
 
     def __getitem__(self, part: str) -> Dataset:
         return self.parts[part]
+
+    def together(self, part: str, most: int = 250) -> int:
+        """Images of a part that go through a network together: ``most`` small ones, fewer large ones."""
+        numbers = self.parts[part].images.shape[1:].numel()
+        return max(8, min(most, TOGETHER // max(1, numbers)))
 
     @property
     def shape(self) -> Shape:
