@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from upi.audit.decide import decide
 from upi.audit.radii import changed_at, propose, rounded_down
+from upi.audit.run import Audit
+from upi.audit.settings import AuditSettings
+from upi.experiments.stages import StageStore
 from upi.experiments.study import Spec, Splits
 from upi.network.classifier import Classifier
 from upi.perturbation.ball import Ball
@@ -58,11 +62,23 @@ def test_no_more_predictions_change_than_allowed_and_more_would_beyond() -> None
     assert not beyond or beyond[0] > 0.05
 
 
-def test_a_network_on_the_edge_has_no_radius_and_the_headline_says_it() -> None:
+def test_a_network_on_the_edge_has_no_radius() -> None:
     found = propose(Classifier(Edge()), Spec("x", prediction_price=0.0), splits(1e-4), limit=0.05)
     assert not found.found
     assert found.changed > 0.05
-    assert "every radius" in decide([], {}, [], notes=["Predictions change at every radius."]).headline
+
+
+def test_the_headline_of_such_an_audit_says_it(tmp_path: Path) -> None:
+    plain = {
+        "effort": "quick",
+        "network": {"model": "edge"},
+        "perturbations": {"prediction_price": 0.0},
+        "threshold": [{"metric": "spearman", "at_least": -1, "among": "all"}],
+    }
+    audit = Audit(AuditSettings.model_validate(plain), Classifier(Edge()), splits(1e-4), tmp_path)
+    found = audit.run(StageStore(tmp_path, lambda name: lambda done, total: None))
+    headline = audit.verdict(found).headline
+    assert "Predictions change at every radius that was tried: already at l2" in headline
 
 
 def test_two_digits_towards_zero() -> None:

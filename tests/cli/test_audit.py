@@ -235,3 +235,19 @@ def test_places_of_this_machine_stay_out_of_what_is_published() -> None:
         "/home/me",
     ]
     assert shareable(given) == ["upi", "audit", "--quick"]
+
+
+def test_a_hardened_network_keeps_the_split_and_says_its_defence(place: Path) -> None:
+    out = place / "hard"
+    said = run(
+        "harden", "--model", place / "train", *SLICE, "--defence", "softplus", "--epochs", "1", "--out", out
+    )
+    assert "before" in said
+    config = json.loads((out / "config.json").read_text())
+    assert config["model"]["defence"]["name"] == "softplus"
+    assert config["data"]["splits"]["train"] == 500
+    other = [*SLICE, "--split-seed", "3"]
+    said = run("harden", "--model", place / "train", *other, "--out", place / "hard2", code=2)
+    assert "another split (500 images, seed 0)" in said
+    said = run("harden", "--model", place / "train", *SLICE, "--defence", "hope", "--out", out, code=2)
+    assert "unknown defence" in said

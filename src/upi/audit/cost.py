@@ -1,7 +1,8 @@
 """What an audit will cost, said before it starts: passes of the network, and minutes of this machine.
 
-A pass is one saliency map of one image on the network as it is. How many each part takes was counted and
-timed (``docs/how-to/audit.md``); the time of one is measured on the images at hand.
+A pass is one saliency map of one image on the network as it is; its time is measured on the images at hand.
+How many a part takes follows from its options, with round figures for what is chosen on the way. The start
+of a fit, probes and checks, is not counted: on networks of many layers that can be as much again.
 """
 
 from __future__ import annotations

@@ -165,7 +165,7 @@ HEAD = """# Leaderboard
 Explanations of image classifiers against one perturbation for all images, as `upi audit` measured them:
 one line for each network, map and radius, the least change beyond noise first. Attacks are lower bounds. The
 table is made from the entries, never by hand: `upi audit` writes an entry
-and this file. [SUBMISSION.md](SUBMISSION.md) says how to add one.
+and this file. [SUBMISSION.md](SUBMISSION.md) says how to add one. `runs/train` is what `upi train` writes.
 
 """
 COLUMNS = (

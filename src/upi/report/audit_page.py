@@ -180,6 +180,7 @@ def build_audit_page(
             curves=curves,
             groups=grouped(audit["comparison"]) if audit["comparison"] else None,
             gallery=_galleries(folder, tables, samples, classes, room),
+            codes={flag["code"] for flag in metrics["flags"]},
             name=name,
             norms=NORMS,
             radius=radius,

@@ -21,8 +21,27 @@ from upi.models.harden import harden as harden_network
 from upi.models.trained import Trained, load_trained
 from upi.models.training import accuracy
 from upi.network.classifier import Classifier
+from upi.results.folder import CONFIG, parse_json
 
 HELP = "; ".join(f"{name}: {defence.title}" for name, defence in DEFENCES.items())
+
+
+def _require_its_split(model: Path, data: DataOptions) -> None:
+    """Refuse a split that would train on images which 'upi train' held out, where its run says which.
+
+    Raises:
+        ConfigError: The images are cut in another way.
+    """
+    if not (model / CONFIG).is_file():
+        return
+    before = parse_json(model / CONFIG).get("data") or {}
+    then = ((before.get("splits") or {}).get("train"), before.get("seed"))
+    if before.get("name") == data.data and then != (data.sizes()["train"], data.split_seed):
+        raise ConfigError(
+            f"{model} was trained on another split ({then[0]} images, seed {then[1]}); take the same, so "
+            "that no image is trained on that an audit reports on",
+            options=("n_train", "split_seed"),
+        )
 
 
 @command("harden", order=8)
@@ -44,6 +63,7 @@ def harden(
     how = Hardening(defence, strength, eps, epochs, seed=run.seed)
     file = model / FILE if model.is_dir() else model
     before = load_trained(file)
+    _require_its_split(model, data)
     if data.n_train == 0:
         raise ConfigError("hardening needs images to train on", options=("n_train",))
     if data.n_test is None:
