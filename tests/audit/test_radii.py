@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from upi.audit.radii import changed_at, propose, rounded_down
+from upi.audit.radii import changed_at, leading, propose, rounded_down
 from upi.audit.run import Audit
 from upi.audit.settings import AuditSettings
 from upi.experiments.stages import StageStore
@@ -83,3 +83,10 @@ def test_the_headline_of_such_an_audit_says_it(tmp_path: Path) -> None:
 
 def test_two_digits_towards_zero() -> None:
     assert [rounded_down(value) for value in (0.1699, 1.3, 27.99, 0.002)] == [0.16, 1.3, 27.0, 0.002]
+
+
+def test_radii_beyond_the_first_that_changes_too_much_do_not_count() -> None:
+    """A larger radius may change fewer predictions by chance."""
+    probes = [(0.1, 0.0), (0.2, 0.05), (0.3, 0.2), (0.4, 0.01)]
+    assert leading(probes, 0.05) == probes[:2]
+    assert leading([(0.1, 0.3), (0.2, 0.0)], 0.05) == []

@@ -113,7 +113,7 @@ def propose(
         if spec.norm == "linf":
             radii = [radius for radius in radii if radius <= 1]
         probes = list(zip(radii, changed_at(model, pattern, radii, splits.select), strict=True))
-        good = _leading(probes, limit)
+        good = leading(probes, limit)
         found = bool(good)
         eps = good[-1][0] if good else radii[0]
         if progress is not None:
@@ -123,7 +123,7 @@ def propose(
     return Proposal(spec.norm, eps, changed, limit, found, tuple(probes))
 
 
-def _leading(probes: Sequence[tuple[float, float]], limit: float) -> list[tuple[float, float]]:
+def leading(probes: Sequence[tuple[float, float]], limit: float) -> list[tuple[float, float]]:
     """The radii from the smallest on up to which no more than ``limit`` changes."""
     good = []
     for eps, changed in probes:
