@@ -20,10 +20,10 @@ from benchmarks.bench_strength import BATCH
 from benchmarks.common import Scale, timed
 from benchmarks.digits import EPS, NETWORKS, classifier, parts, strength
 from upi.attacks.base import default_sigma
-from upi.attacks.protocol import SURROGATE_BETA
 from upi.attacks.support.gradients import attack_gradient
 from upi.attacks.support.objective import MapChange, explained_batch
 from upi.core.seeding import generator
+from upi.network.smooth import SURROGATE_BETA
 from upi.perturbation.ball import Ball
 
 OBJECTIVE = MapChange(upi.saliency.Gradient(), upi.dissimilarity.relative_l2)

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from upi.attacks.base import IterativeAttack, check_price
-from upi.attacks.protocol import SURROGATE_BETA
 from upi.attacks.registry import declare
 from upi.attacks.support.ascent import Ascent, ascend
 from upi.attacks.support.gradient_check import fast_derivatives_agree
@@ -19,6 +18,7 @@ from upi.core.rows import PER_IMAGE, ROWS
 from upi.core.seeding import generator
 from upi.core.types import Loader, Progress
 from upi.data.images import check_images
+from upi.network.smooth import SURROGATE_BETA
 from upi.network.surrogate import Surrogate
 from upi.perturbation.pattern import in_box
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from upi.core.errors import unknown_name
+from upi.network.smooth import SURROGATE_BETA
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,6 @@ class Protocol:
     refinements: int
 
 
-#: Softplus sharpness of the surrogate; chosen on a panel of networks (docs/defaults.md).
-SURROGATE_BETA = 20.0
 PROTOCOL = Protocol(
     name="protocol",
     paper_maps=False,

@@ -1,1 +1,1 @@
-"""Audits: many maps and radii in one run, a verdict by written thresholds, before and after."""
+"""Many maps and radii in one run, and a verdict by written thresholds."""

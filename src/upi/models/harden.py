@@ -13,13 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from upi.attacks.protocol import SURROGATE_BETA
 from upi.core.errors import ConfigError, unknown_name
 from upi.core.seeding import generator
 from upi.core.types import Progress
 from upi.datasets.dataset import Dataset
 from upi.models.training import Recipe, augmented
-from upi.network.smooth import smooth
+from upi.network.smooth import SURROGATE_BETA, smooth
 
 
 @dataclass(frozen=True)

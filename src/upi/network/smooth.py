@@ -34,6 +34,9 @@ from upi.network.hold import plain_attention
 
 Table = dict[Callable[..., Any], Callable[..., Any]]
 
+#: Softplus sharpness of the surrogate; chosen on a panel of networks (docs/defaults.md).
+SURROGATE_BETA = 20.0
+
 
 def _frozen_forms(folding: kernels.Folding) -> Table:
     """Operations that need no surrogate, for frozen weights: convolution and batch norm."""
