@@ -20,7 +20,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[cli,zoo,pretrained,transformers,explainers,dev]'
 	touch $@
 
-demo: $(INSTALLED) ## Train a digit classifier, break its explanations, write runs/demo/report.html
+demo: $(INSTALLED) ## Train a digit classifier, audit its explanations, write runs/demo/report.html
 	$(BIN)/upi demo --out runs/demo --force
 
 test: $(INSTALLED) ## Lint, check types, build the documentation, run the whole test suite

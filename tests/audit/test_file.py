@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from pathlib import Path
 
@@ -82,6 +83,7 @@ def test_radii_are_read_as_fractions() -> None:
         ("radius = 1.0", 'row = "upi-pca"', "'upi-pca', which is not among methods"),
         ("radius = 1.0", 'row = "upi-gard"', "line 16: .*did you mean 'upi-grad'?"),
         ('radii = [1.0, "8/255"]', 'radii = ["wide"]', "line 7: .*number or a fraction"),
+        ('radii = [1.0, "8/255"]', "radii = [1.0, 1]", "line 7: .*named twice: 1.0"),
         ('effort = "quick"', 'efort = "quick"', "line 1: unknown key 'efort'; did you mean 'effort'?"),
     ],
 )
@@ -98,6 +100,22 @@ def test_a_file_that_is_no_toml_or_is_not_there(tmp_path: Path) -> None:
         read_text(broken)
     with pytest.raises(ConfigError, match="cannot be read"):
         read_text(tmp_path / "none.toml")
+    (tmp_path / "a.json").write_text('{"a": ')
+    with pytest.raises(ConfigError, match="not valid JSON"):
+        read_text(tmp_path / "a.json")
+    (tmp_path / "a.json").write_text("[1]")
+    with pytest.raises(ConfigError, match="by name, got list"):
+        read_text(tmp_path / "a.json")
+
+
+def test_the_configuration_of_a_run_repeats_it_where_it_is_an_audit(tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    asked = settings(GOOD).plain()
+    file.write_text(json.dumps({"command": "audit", "argv": [], "audit": asked}))
+    assert checked(read_text(file)[1], str(file)).plain() == asked
+    file.write_text(json.dumps({"command": "fit", "argv": []}))
+    with pytest.raises(ConfigError, match="of a run of 'upi fit', not of an audit"):
+        read_text(file)
 
 
 def test_lines_of_tables_keys_and_arrays_of_tables() -> None:

@@ -25,7 +25,7 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="needs the chromium of Debian's packages"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
-EVIL = "</script><img src=x onerror=\"document.title='owned'\">"
+EVIL = "$\\frac$</script><img src=x onerror=\"document.title='owned'\">"
 CELL = "section.cell:not([hidden])"
 MOVE = "(slider, value) => { slider.value = value; slider.dispatchEvent(new Event('input')); }"
 OTHER = "([where, text]) => document.querySelector(where).innerText !== text"

@@ -27,13 +27,14 @@ from upi.cli.app import app
 from upi.cli.registry import COMMANDS
 from upi.core.errors import RunFolderError
 from upi.dissimilarity import DISSIMILARITIES
+from upi.models.classifiers import load_trained
 from upi.results.folder import RunFolder, new_run
 from upi.saliency import MAPS
 
 pytestmark = pytest.mark.slow
 
 SLICE = ["--n-train", "500", "--n-fit", "64", "--n-select", "32", "--n-test", "60"]
-DEMO = ["demo", *SLICE, "--n-curve", "16", "--epochs", "3", "--steps", "6", "--fits", "2"]
+DEMO = ["demo", *SLICE, "--epochs", "3", "--eps", "1.3"]
 UPI = str(Path(sys.executable).parent / "upi")
 
 
@@ -55,55 +56,79 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
-def test_the_demo_writes_the_whole_run_folder(workplace: Path) -> None:
+@pytest.fixture(scope="module")
+def fitted(workplace: Path) -> Path:
+    """A folder with upi-pca and upi-grad of a quick fit."""
+    run("fit", "--model", workplace / "train", *SLICE, "--steps", "3", "--out", workplace / "fitted")
+    return workplace / "fitted"
+
+
+@pytest.fixture(scope="module")
+def evaluated(workplace: Path, fitted: Path) -> Path:
+    """The run folder of an evaluation of both attacks."""
+    shared: list[str | Path] = ["evaluate", "--model", workplace / "train", *SLICE, "--per-image-steps", "2"]
+    run(*shared, "--perturbation", fitted, "--out", workplace / "evaluated")
+    return workplace / "evaluated"
+
+
+def test_the_demo_is_an_audit_that_ends_with_zero_and_can_be_repeated_by_the_audit_command(
+    workplace: Path, tmp_path: Path
+) -> None:
     demo = workplace / "demo"
     names = {path.name for path in demo.iterdir()}
     assert names == {
+        "AUDIT.md",
+        "cells",
+        "classifier",
         "config.json",
+        "figures",
         "metrics.json",
         "per_sample.parquet",
-        "examples.safetensors",
         "perturbations",
-        "figures",
         "report.html",
+        "stages",
+        "verdict.json",
     }
-    for name in ("upi-grad", "upi-pca", "class-uap", "upi-grad--integrated_gradients"):
-        assert upi.Perturbation.load(demo / "perturbations" / f"{name}.safetensors").ball.eps == 2.0
+    metrics = json.loads((demo / "metrics.json").read_text())
+    assert [table["saliency"] for table in metrics["tables"]] == ["gradient", "integrated_gradients"]
+    trained = load_trained(demo / "classifier" / "model.safetensors").about
+    assert trained["n_test"] == 5000 - 500 - 64 - 32
+    assert metrics["model"]["test_accuracy"] == trained["test_accuracy"]
+    for table in metrics["tables"]:
+        assert set(table["perturbations"]) == {"upi-pca", "upi-grad"}
+        for stem in table["perturbations"].values():
+            pattern = upi.Perturbation.load(demo / "perturbations" / f"{stem}.safetensors")
+            assert pattern.ball.eps == table["eps"] == 1.3
     for figure in (demo / "figures").iterdir():
         with Image.open(figure) as picture:
             assert picture.size[0] > 300
+    code = json.loads((demo / "verdict.json").read_text())["exit_code"]
+    run("audit", "--config", demo / "config.json", "--out", tmp_path / "same", code=code)
+    assert json.loads((tmp_path / "same" / "metrics.json").read_text())["tables"] == metrics["tables"]
 
 
-def test_metrics_follow_the_contract(workplace: Path) -> None:
-    metrics = json.loads((workplace / "demo" / "metrics.json").read_text())
-    assert metrics["schema"] == 2
-    assert {"dataset", "model", "tables", "flags", "seconds"} <= set(metrics)
-    keys = [(table["saliency"], table["preset"]) for table in metrics["tables"]]
-    assert keys == [("gradient", "protocol"), ("integrated_gradients", "protocol"), ("gradient", "paper")]
-    for table in metrics["tables"]:
-        assert {row["name"] for row in table["rows"]} >= {
-            "random",
-            "upi-pca",
-            "upi-grad",
-            "class-uap",
-            "per-image",
-        }
-    spread = metrics["tables"][0]["seed_spread"]["upi-grad"]["means"]
-    assert len(spread) == 2
+def test_metrics_follow_the_contract(workplace: Path, evaluated: Path) -> None:
+    for place in (workplace / "demo", evaluated):
+        metrics = json.loads((place / "metrics.json").read_text())
+        assert metrics["schema"] == 2
+        assert {"dataset", "model", "tables", "flags", "seconds"} <= set(metrics)
+        for table in metrics["tables"]:
+            rows = {row["name"] for row in table["rows"]}
+            assert rows >= {"random", "upi-pca", "upi-grad", "per-image-one-step", "per-image"}
 
 
-def test_per_sample_figures_average_to_the_table(workplace: Path) -> None:
-    frame = pd.read_parquet(workplace / "demo" / "per_sample.parquet")
-    metrics = json.loads((workplace / "demo" / "metrics.json").read_text())
-    for table in metrics["tables"]:
-        for row in table["rows"]:
-            mine = frame[(frame["table"] == table["key"]) & (frame["row"] == row["name"])]
-            assert len(mine) == table["n_test"]
-            assert mine["dissimilarity"].mean() == pytest.approx(row["dissimilarity"]["mean"])
+def test_per_sample_figures_average_to_the_table(workplace: Path, evaluated: Path) -> None:
+    for place in (workplace / "demo", evaluated):
+        frame = pd.read_parquet(place / "per_sample.parquet")
+        for table in json.loads((place / "metrics.json").read_text())["tables"]:
+            for row in table["rows"]:
+                mine = frame[(frame["table"] == table["key"]) & (frame["row"] == row["name"])]
+                assert len(mine) == table["n_test"]
+                assert mine["dissimilarity"].mean() == pytest.approx(row["dissimilarity"]["mean"])
 
 
-def test_the_report_is_one_file_that_opens_offline_and_says_what_matters(workplace: Path) -> None:
-    page = (workplace / "demo" / "report.html").read_text()
+def test_the_report_is_one_file_that_opens_offline_and_says_what_matters(evaluated: Path) -> None:
+    page = (evaluated / "report.html").read_text()
     assert not re.search(r"<(link|script|iframe)|href\s*=", page)
     widths = [int(width) for width in re.findall(r'width="(\d+)" alt=', page)]
     assert len(widths) == page.count("<img ")
@@ -124,15 +149,15 @@ def test_the_second_demo_uses_the_cached_classifier_and_repeats_from_its_configu
     workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UPI_CACHE", str(workplace / "cache"))
+    (kept,) = (workplace / "cache" / "classifiers").glob("*.safetensors")
+    before = kept.stat().st_mtime_ns
     run("demo", "--config", workplace / "demo" / "config.json", "--out", workplace / "again")
+    assert kept.stat().st_mtime_ns == before
     first, second = RunFolder(workplace / "demo"), RunFolder(workplace / "again")
-    assert not first.config().plain()["model"]["cached"]
-    assert second.config().plain()["model"]["cached"]
     assert first.config().options == second.config().options
     assert first.metrics().tables == second.metrics().tables
-    for name in ("upi-grad", "upi-pca"):
-        file = Path("perturbations") / f"{name}.safetensors"
-        assert (workplace / "demo" / file).read_bytes() == (workplace / "again" / file).read_bytes()
+    for path in (workplace / "demo" / "perturbations").iterdir():
+        assert path.read_bytes() == (workplace / "again" / "perturbations" / path.name).read_bytes()
 
 
 def test_train_fit_evaluate_report_work_together(workplace: Path, tmp_path: Path) -> None:
@@ -284,17 +309,18 @@ def test_a_damaged_classifier_file_is_refused(workplace: Path, tmp_path: Path) -
     assert "not a classifier file" in out
 
 
-def test_ctrl_c_exits_with_130_and_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["demo", "train"])
+def test_ctrl_c_exits_with_130_and_leaves_nothing(command: str, tmp_path: Path) -> None:
     environment: dict[str, Any] = {**os.environ, "UPI_CACHE": str(tmp_path / "cache")}
     process = subprocess.Popen(
-        [UPI, "demo", "--out", str(tmp_path / "runs" / "demo")],
+        [UPI, command, "--out", str(tmp_path / "runs" / "one")],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    while not list(tmp_path.glob("runs/.demo.partial-*")):
+    while not list(tmp_path.glob("cache/**/*.checkpoint")) + list(tmp_path.glob("cache/**/*.pt")):
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
@@ -302,14 +328,7 @@ def test_ctrl_c_exits_with_130_and_leaves_nothing(tmp_path: Path) -> None:
     assert process.returncode == 130, errors
     assert "interrupted" in errors
     assert "Traceback" not in errors
-    assert list((tmp_path / "runs").iterdir()) == []
-
-
-@pytest.fixture(scope="module")
-def fitted(workplace: Path) -> Path:
-    """A folder with upi-pca and upi-grad of a quick fit."""
-    run("fit", "--model", workplace / "train", *SLICE, "--steps", "3", "--out", workplace / "fitted")
-    return workplace / "fitted"
+    assert list(tmp_path.glob("runs/*")) == []
 
 
 def _flags(run_folder: Path) -> set[str]:
@@ -357,9 +376,9 @@ def test_evaluate_keeps_every_perturbation_and_refuses_the_names_of_controls(
     ],
 )
 def test_reports_on_damaged_results_are_refused(
-    damage: Any, message: str, workplace: Path, tmp_path: Path
+    damage: Any, message: str, evaluated: Path, tmp_path: Path
 ) -> None:
-    shutil.copytree(workplace / "demo", tmp_path / "run")
+    shutil.copytree(evaluated, tmp_path / "run")
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     damage(metrics)
     (tmp_path / "run" / "metrics.json").write_text(json.dumps(metrics))

@@ -110,18 +110,26 @@ def checked(content: Mapping[str, Any], where: str, text: str = "") -> AuditSett
 
 
 def read_text(path: Path) -> tuple[str, dict[str, Any]]:
-    """A TOML file's text and content.
+    """Text and content of a TOML or JSON file; of an audit's config.json, the settings it was run with.
 
     Raises:
-        ConfigError: It cannot be read, or is not TOML; says the line.
+        ConfigError: It cannot be read, or is of neither form; says the line.
     """
+    form = "JSON" if path.suffix == ".json" else "TOML"
     try:
         text = path.read_text()
-        return text, tomllib.loads(text)
+        content = json.loads(text) if form == "JSON" else tomllib.loads(text)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    except (tomllib.TOMLDecodeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid {form}: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected settings by name, got {type(content).__name__}")
+    if form == "JSON" and {"command", "argv"} <= set(content):
+        if not isinstance(content.get("audit"), dict):
+            raise ConfigError(f"{path}: is of a run of 'upi {content['command']}', not of an audit")
+        content = content["audit"]
+    return text if form == "TOML" else "", content
 
 
 def schema() -> dict[str, Any]:

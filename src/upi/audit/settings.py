@@ -43,6 +43,14 @@ def _among(known: tuple[str, ...], kind: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _each_once(values: list[Any]) -> list[Any]:
+    """A list without repetitions: the same work twice is a slip of the pen."""
+    twice = sorted({str(value) for value in values if values.count(value) > 1})
+    if twice:
+        raise ValueError(f"named twice: {', '.join(twice)}")
+    return values
+
+
 def _radius(value: float | str) -> float:
     """A radius in units of [0, 1] images; ``"8/255"`` is read."""
     try:
@@ -57,6 +65,7 @@ def _radius(value: float | str) -> float:
 Radius = Annotated[float | str, AfterValidator(_radius)]
 MapName = Annotated[str, _among(tuple(MAPS), "saliency map")]
 Norm = Literal["l2", "linf"]
+Once = AfterValidator(_each_once)
 
 
 class Part(BaseModel):
@@ -98,7 +107,7 @@ class ImageSettings(Part):
 class ExplanationSettings(Part):
     """The explanations under test."""
 
-    maps: list[MapName] = Field(["gradient"], min_length=1, description="Saliency maps.")
+    maps: Annotated[list[MapName], Once] = Field(["gradient"], min_length=1, description="Saliency maps.")
     dissimilarity: Annotated[str, _among(tuple(DISSIMILARITIES), "dissimilarity")] = Field(
         "relative_l2", description="What counts as the change of a map."
     )
@@ -110,8 +119,8 @@ class ExplanationSettings(Part):
 class PerturbationSettings(Part):
     """The perturbations that are tried."""
 
-    norms: list[Norm] = Field(["l2"], min_length=1, description="Norms of the perturbation.")
-    radii: Literal["auto"] | list[Radius] = Field(
+    norms: Annotated[list[Norm], Once] = Field(["l2"], min_length=1, description="Norms of the perturbation.")
+    radii: Literal["auto"] | Annotated[list[Radius], Once] = Field(
         "auto",
         description="Largest norms, for images in [0, 1]; auto: the largest at which at most "
         "max_changed of the predictions change, and parts of it.",
@@ -119,7 +128,7 @@ class PerturbationSettings(Part):
     max_changed: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.05, description="Share of predictions that may change at the proposed radius."
     )
-    methods: list[Annotated[str, _among(tuple(fitted()), "method")]] | None = Field(
+    methods: Annotated[list[Annotated[str, _among(tuple(fitted()), "method")]], Once] | None = Field(
         None, min_length=1, description="Universal attacks; by default as the effort says."
     )
     fits: PositiveInt | None = Field(None, description="Fits of each, at as many seeds.")

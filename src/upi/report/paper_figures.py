@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -148,6 +149,8 @@ def spectrum_and_power(study: Mapping[str, Any]) -> Figure:
     once = study["sketch"]
     right.plot([1], [once["cosine"]], "D", color="#7c3aed", label=f"sketch of rank {once['rank']}, |cos|")
     right.set_xscale("log")
+    right.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    right.xaxis.set_minor_formatter(NullFormatter())
     right.set(xlabel="passes over the rows of G", ylabel="against the exact vector", ylim=(0, 1.05))
     right.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, columnspacing=1.0)
     figure.tight_layout()

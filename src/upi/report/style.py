@@ -59,6 +59,7 @@ def look(rows: Mapping[str, RowStyle] = _NONE) -> Iterator[None]:
         "savefig.bbox": "tight",
         "savefig.facecolor": "white",
         "legend.frameon": False,
+        "text.parse_math": False,  # a dollar in the name of a class or a file is a dollar
     }
     token = _BROUGHT.set(rows)
     try:

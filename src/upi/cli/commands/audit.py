@@ -3,177 +3,21 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
-import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from upi.audit.assemble import write
-from upi.audit.compare import Run, radii_of, require_same_images
-from upi.audit.file import checked, initial, read_text, schema
-from upi.audit.opening import Subject, open_subject
-from upi.audit.publish import publish as publish_entry
-from upi.audit.run import Audit
-from upi.audit.settings import AuditSettings
-from upi.audit.verdict import Outcome, Verdict
-from upi.cli.console import AuditDisplay, console
-from upi.cli.record import config_record, current, shareable
+from upi.audit.file import initial, schema
+from upi.cli.auditing import run_audit, settings_of
+from upi.cli.console import console
 from upi.cli.registry import command
 from upi.core.errors import ConfigError, RunFolderError
 from upi.core.storage import write_atomic
 from upi.dissimilarity import DISSIMILARITIES
-from upi.experiments.stages import StageStore
 from upi.models.registry import forms
-from upi.report import build_report
-from upi.results.folder import CONFIG, RunFolder, parse_json
 from upi.saliency import MAPS
-
-COLOURS = {Outcome.PASSED: "green", Outcome.FAILED: "red", Outcome.INCONCLUSIVE: "yellow"}
-
-
-def _set(content: dict[str, Any], place: str, value: Any) -> None:
-    """Put a value at a dotted place."""
-    *tables, key = place.split(".")
-    for table in tables:
-        content = content.setdefault(table, {})
-    content[key] = value
-
-
-def settings_of(config: Path | None, given: Mapping[str, Any]) -> AuditSettings:
-    """The file's settings with what the command line says instead.
-
-    Raises:
-        ConfigError: Something is unknown or of a wrong type, with its line; or no network is named.
-    """
-    text, content = ("", dict[str, Any]()) if config is None else read_text(config)
-    for place, value in given.items():
-        if value not in (None, [], ()):
-            _set(content, place, value)
-    if "model" not in content.get("network", {}):
-        raise ConfigError("name a network, on the command line or in a file", options=("model", "config"))
-    return checked(content, str(config or "command line"), text)
-
-
-def prepare(out: Path, settings: AuditSettings, force: bool) -> bool:
-    """The run folder, made or gone on with; whether it was there.
-
-    Raises:
-        RunFolderError: It holds something else, or an audit with other settings.
-    """
-    if out.is_dir() and any(out.iterdir()):
-        if not (out / CONFIG).is_file():
-            raise RunFolderError(f"{out} exists and is not a run folder (no {CONFIG}); it is never replaced")
-        if not force:
-            _require_same(out, settings)
-            return True
-        shutil.rmtree(out)
-    elif out.exists() and not out.is_dir():
-        raise RunFolderError(f"{out} exists and is not a folder; choose another place", options=("out",))
-    return False
-
-
-def _require_same(out: Path, settings: AuditSettings) -> None:
-    """Thresholds and device may differ: they change no figure."""
-    before = parse_json(out / CONFIG).get("audit")
-    if not isinstance(before, dict):
-        raise RunFolderError(f"{out} holds another run, not an audit; choose another place", options=("out",))
-    now = settings.plain()
-    differing = sorted(
-        key for key in now if key not in ("threshold", "device") and now[key] != before.get(key)
-    )
-    if differing:
-        raise RunFolderError(
-            f"{out} holds an audit with other settings ({', '.join(differing)}); force its replacement, or "
-            "choose another place",
-            options=("force", "out"),
-        )
-
-
-def announce_verdict(verdict: Verdict) -> None:
-    """The headline and a line a threshold."""
-    console.print()
-    console.print(f"[bold {COLOURS[verdict.outcome]}]{verdict.headline.split(':')[0]}[/]", end="")
-    console.print(verdict.headline[len(verdict.headline.split(":")[0]) :], markup=False)
-    for check in verdict.checks:
-        console.print(f"  [{COLOURS[check.outcome]}]{check.outcome:12}[/] ", end="")
-        line = f"{check.demand} ({check.row}, {check.among}) | {check.where} | {check.figure}"
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _asked(settings: AuditSettings) -> tuple[list[str], list[str]]:
-    return list(settings.explanations.maps), list(settings.perturbations.norms)
-
-
-def _baseline(path: Path, settings: AuditSettings, subject: Subject) -> Run:
-    """The run that this audit is compared with, on the same images."""
-    if settings.perturbations.radii != "auto":
-        raise ConfigError("radii are those of the baseline; name none", options=("eps",))
-    run = Run.read(path)
-    require_same_images(run, subject.splits.origin)
-    return run
-
-
-def run_audit(
-    settings: AuditSettings,
-    out: Path,
-    *,
-    force: bool = False,
-    baseline: Path | None = None,
-    junit: Path | None = None,
-    card: Path | None = None,
-    publish: Path | None = None,
-) -> Verdict:
-    """An audit from its settings to its page."""
-    begin = time.perf_counter()
-    again = prepare(out, settings, force)
-    with AuditDisplay.running() as display:
-        display("load images and network")
-        subject = open_subject(settings)
-        before = None if baseline is None else _baseline(baseline, settings, subject)
-        radii = None if before is None else radii_of(before, *_asked(settings))
-        audit = Audit(settings, subject.model, subject.splits, out, radii)
-        cost = audit.cost()
-        console.print(f"{'Going on with' if again else 'Audit'}: {len(audit.schedule)} parts, {cost}.")
-        record = config_record(current(), audit=settings.plain(), **subject.facts())
-        write_atomic(out / CONFIG, json.dumps(record, indent=2, default=str) + "\n")
-        display.expect(audit.schedule)
-        found = audit.run(StageStore(out, display))
-        verdict = audit.verdict(found)
-        display("write results and page")
-        seconds = time.perf_counter() - begin
-        tables = write(
-            audit,
-            found,
-            verdict,
-            dataset=subject.dataset,
-            model=subject.about,
-            command=" ".join(shareable(record["argv"])),
-            seconds=seconds,
-            baseline=before,
-            junit_file=junit,
-            card_file=card,
-        )
-        if publish is not None:
-            entry = publish_entry(
-                out,
-                publish,
-                verdict,
-                model=subject.about,
-                dataset=subject.dataset,
-                data_fingerprint=str(subject.splits.origin["fingerprint"]),
-                tables=tables,
-                command=" ".join(shareable(record["argv"])),
-                versions=record["versions"],
-            )
-            console.print(f"Entry: [bold]{entry}[/]")
-        build_report(RunFolder(out), shown_as=out)
-    announce_verdict(verdict)
-    console.print(f"Report: [bold]{out / 'report.html'}[/] ({time.perf_counter() - begin:.0f} s)")
-    return verdict
 
 
 @command("audit", order=2)
@@ -220,7 +64,8 @@ def audit(
     quick: Annotated[bool, typer.Option("--quick", help="Least work: one attack, one radius.")] = False,
     thorough: Annotated[bool, typer.Option("--thorough", help="Most work: three fits, four radii.")] = False,
     config: Annotated[
-        Path | None, typer.Option(help="audit.toml: settings and thresholds. Options given here win.")
+        Path | None,
+        typer.Option(help="audit.toml, or config.json of an audit to repeat. Options given here win."),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Fixes everything random.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = None,
