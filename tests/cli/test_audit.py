@@ -251,3 +251,34 @@ def test_a_hardened_network_keeps_the_split_and_says_its_defence(place: Path) ->
     assert "another split (500 images, seed 0)" in said
     said = run("harden", "--model", place / "train", *SLICE, "--defence", "hope", "--out", out, code=2)
     assert "unknown defence" in said
+
+
+def test_a_network_from_code_is_hardened_and_audited_from_its_run_folder(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "plainly.py").write_text(
+        "import torch\n"
+        "import torch.nn.functional as F\n"
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        torch.manual_seed(0)\n"
+        "        self.conv, self.linear = nn.Conv2d(1, 8, 5, stride=3), nn.Linear(512, 10)\n"
+        "    def forward(self, x):\n"
+        "        return self.linear(F.relu(self.conv(x)).flatten(1))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    options = [*SLICE, "--mean", "0.2", "--std", "0.4", "--defence", "softplus", "--learning-rate", "0.005"]
+    run("harden", "--model", "plainly:Net", *options, "--out", "hard")
+    assert {path.name for path in (tmp_path / "hard").iterdir()} == {"config.json", "hardened.safetensors"}
+    (tmp_path / "audit.toml").write_text(TOML.format(model="hard"))
+    run("audit", "--config", "audit.toml", "--eps", "1", "--out", "audit", code=1)
+    found = metrics(tmp_path / "audit")
+    assert (
+        found["model"]["fingerprint"]
+        == json.loads(Path("hard/config.json").read_text())["model"]["fingerprint"]
+    )
+    assert found["model"]["test_accuracy"] > 0.5
+    data = json.loads(Path("audit/config.json").read_text())["data"]
+    assert data["splits"]["train"] == 500  # images that it was hardened on are kept out

@@ -15,6 +15,7 @@ from upi.datasets.splits import Parts, load, load_parts, source_of
 from upi.experiments.study import Splits
 from upi.models.classifiers import load_classifier, preprocess_of
 from upi.network.classifier import Classifier
+from upi.network.outputs import place_of
 from upi.results.folder import CONFIG, parse_json
 
 #: Images of a step of an attack, and of an evaluation.
@@ -83,9 +84,9 @@ def _sizes(settings: AuditSettings, form: Preprocess | None) -> dict[str, int | 
     source = source_of(images.data)
     asked = {"fit": images.n_fit, "select": images.n_select, "test": images.n_test}
     wanted = {"fit": work.n_fit, "select": work.n_select, "test": work.n_test}
+    if source.official_test:  # test images are apart, and those of training are cut behind the others
+        return {"train": 0, **wanted}
     train = images.n_train or 0
-    if source.official_test:
-        return {"train": train, **wanted}
     there = len(load(images.data, split="train", folder=images.data_dir, size=form))
     return {"train": train, **fitting(wanted, asked, there - train)}
 
@@ -109,7 +110,6 @@ def open_subject(settings: AuditSettings) -> Subject:
     settings = apart_from_training(settings)
     parts, origin = parts_of(settings)
     network = settings.network
-    output = network.output
     model, about = load_classifier(
         network.model,
         mean=network.mean,
@@ -118,7 +118,7 @@ def open_subject(settings: AuditSettings) -> Subject:
         pretrained=network.pretrained,
         shape=parts.shape,
         folder=settings.images.data_dir,
-        output=int(output) if output is not None and output.isdecimal() else output,
+        output=place_of(network.output),
         label=network.label,
         multi_label=network.multi_label,
     )

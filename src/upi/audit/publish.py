@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -93,9 +92,7 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60] or "unnamed"
 
 
-def publish(
-    run: Path,
-    board: Path,
+def entry_of(
     verdict: Verdict,
     *,
     model: Mapping[str, Any],
@@ -104,19 +101,11 @@ def publish(
     tables: Sequence[Mapping[str, Any]],
     command: str,
     versions: Mapping[str, str],
-) -> Path:
-    """Write the entry of an audit into a leaderboard, and the leaderboard's table anew.
+) -> Entry:
+    """What others need to know of an audit.
 
     Args:
-        run: The audit's run folder, with card and perturbations.
-        board: The leaderboard.
         verdict, model, dataset, data_fingerprint, tables, command, versions: Of the audit.
-
-    Returns:
-        The entry's folder.
-
-    Raises:
-        RunFolderError: It cannot be written, or an entry of the leaderboard is damaged.
     """
     shown = [table for table in tables if table.get("strongest")]
     plain = {
@@ -132,13 +121,39 @@ def publish(
         "versions": dict(versions),
         "lines": [_line(table) for table in shown],
     }
-    entry = Entry.model_validate(plain)
-    home = board / "-".join((slug(entry.network), slug(dataset), entry.fingerprint[:8]))
+    return Entry.model_validate(plain)
+
+
+def files_of(entry: Entry, run: Path) -> dict[str, bytes]:
+    """The content of an entry's files by name.
+
+    Args:
+        entry: Of the audit.
+        run: The audit's run folder, with card and perturbations.
+    """
     text = json.dumps(entry.plain(), indent=2, ensure_ascii=False) + "\n"
-    write_atomic(home / ENTRY, text)
-    write_atomic(home / CARD, (run / "AUDIT.md").read_text())
-    for line in entry.lines:
-        shutil.copyfile(run / "perturbations" / line.perturbation, home / line.perturbation)
+    files = {ENTRY: text.encode(), CARD: (run / "AUDIT.md").read_bytes()}
+    return files | {
+        line.perturbation: (run / "perturbations" / line.perturbation).read_bytes() for line in entry.lines
+    }
+
+
+def publish(entry: Entry, run: Path, board: Path) -> Path:
+    """Write an entry into a leaderboard, and the leaderboard's table anew.
+
+    Args:
+        entry, run: As for ``files_of``.
+        board: The leaderboard.
+
+    Returns:
+        The entry's folder.
+
+    Raises:
+        RunFolderError: It cannot be written, or an entry of the leaderboard is damaged.
+    """
+    home = board / "-".join((slug(entry.network), slug(entry.dataset), entry.fingerprint[:8]))
+    for name, content in files_of(entry, run).items():
+        write_atomic(home / name, content)
     write_atomic(board / BOARD, table_of(board))
     return home
 

@@ -13,6 +13,7 @@ from upi.audit.assemble import write
 from upi.audit.compare import Run, radii_of, require_same_images
 from upi.audit.file import checked, read_text
 from upi.audit.opening import Subject, open_subject
+from upi.audit.publish import entry_of, files_of
 from upi.audit.publish import publish as publish_entry
 from upi.audit.run import Audit
 from upi.audit.settings import AuditSettings
@@ -22,6 +23,7 @@ from upi.cli.record import config_record, current, shareable
 from upi.core.errors import ConfigError, RunFolderError
 from upi.core.storage import write_atomic
 from upi.experiments.stages import StageStore
+from upi.perturbation.hub import push_files, require_hub
 from upi.report import build_report
 from upi.results.folder import CONFIG, RunFolder, parse_json
 
@@ -119,6 +121,7 @@ def run_audit(
     junit: Path | None = None,
     card: Path | None = None,
     publish: Path | None = None,
+    hub_name: str | None = None,
     first: Callable[[AuditDisplay], None] | None = None,
 ) -> Verdict:
     """An audit from its settings to its page.
@@ -129,12 +132,15 @@ def run_audit(
         force: Begin again in a folder that is there.
         baseline: Run folder of another network's audit, to compare with.
         junit, card, publish: Further places for the verdict.
+        hub_name: ``user/name`` of a repository of the Hugging Face hub that gets the entry.
         first: Called before images and network are loaded.
 
     Raises:
         UPIError: The audit cannot run.
     """
     begin = time.perf_counter()
+    if hub_name is not None:
+        require_hub(hub_name)
     again = prepare(out, settings, force)
     with AuditDisplay.running() as display:
         if first is not None:
@@ -165,10 +171,8 @@ def run_audit(
             junit_file=junit,
             card_file=card,
         )
-        if publish is not None:
-            entry = publish_entry(
-                out,
-                publish,
+        if publish is not None or hub_name is not None:
+            entry = entry_of(
                 verdict,
                 model=subject.about,
                 dataset=subject.dataset,
@@ -177,8 +181,12 @@ def run_audit(
                 command=" ".join(shareable(record["argv"])),
                 versions=record["versions"],
             )
-            console.print(f"Entry: [bold]{entry}[/]")
         build_report(RunFolder(out), shown_as=out)
+    if publish is not None:
+        console.print(f"Entry: [bold]{publish_entry(entry, out, publish)}[/]")
+    if hub_name is not None:
+        place = push_files(files_of(entry, out), hub_name, message=f"Audit: {verdict.outcome}")
+        console.print(f"On the hub: [bold]{place}[/]")
     announce_verdict(verdict)
     console.print(f"Report: [bold]{out / 'report.html'}[/] ({time.perf_counter() - begin:.0f} s)")
     return verdict

@@ -19,6 +19,7 @@ from upi.dissimilarity import DISSIMILARITIES
 from upi.models.classifiers import load_classifier, preprocess_of
 from upi.models.registry import forms
 from upi.network.classifier import Classifier
+from upi.network.outputs import place_of
 from upi.saliency import MAPS
 
 SALIENCY = f"{MAPS.list()}."
@@ -176,7 +177,7 @@ class WeightOptions(OptionGroup):
             pretrained=self.pretrained,
             shape=parts.shape,
             folder=data.data_dir,
-            output=int(self.output) if self.output is not None and self.output.isdecimal() else self.output,
+            output=place_of(self.output),
             label=self.label,
             multi_label=self.multi_label,
         )

@@ -85,7 +85,7 @@ def _plain(value: Any) -> Any:
 
 
 #: Options whose values are places of one machine.
-PLACES = ("--data-dir", "--publish", "--junit", "--card")
+PLACES = ("--data-dir", "--publish", "--junit", "--card", "--push-to-hub")
 
 
 def shareable(argv: list[str]) -> list[str]:

@@ -6,18 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from upi.core.errors import ConfigError
 from upi.data.preprocess import Preprocess
 from upi.data.shape import Shape
 from upi.models.cache import cache_folder, cache_key, new_net, train_new, trained_or_cached
-from upi.models.public import PUBLIC, public_classifier
-from upi.models.registry import SOURCES, ModelSource, Request, forms
+from upi.models.public import public_classifier
+from upi.models.registry import SOURCES, Request, source_of
 from upi.models.trained import FILE, Trained, load_trained
 from upi.network.classifier import Classifier
-
-
-def _source(spec: str) -> ModelSource | None:
-    return next((source for source in SOURCES.values() if source.accepts(spec)), None)
 
 
 def preprocess_of(spec: str) -> Preprocess | None:
@@ -26,8 +21,7 @@ def preprocess_of(spec: str) -> Preprocess | None:
     Raises:
         ConfigError, ModelError: The name is unknown to its library, or its configuration cannot be had.
     """
-    source = _source(spec)
-    return None if source is None else source.preprocess(spec)
+    return next((source.preprocess(spec) for source in SOURCES.values() if source.accepts(spec)), None)
 
 
 def load_classifier(
@@ -60,14 +54,8 @@ def load_classifier(
     Raises:
         ArtifactError, ConfigError, ModelError: It cannot be loaded.
     """
-    source = _source(spec)
-    if source is None:
-        raise ConfigError(
-            f"model {spec}: no such file or folder, and of no known form: {forms()}; public networks: "
-            f"{', '.join(PUBLIC)}"
-        )
     request = Request(spec, mean, std, weights, pretrained, shape, folder, output, label, multi_label)
-    return source.load(request)
+    return source_of(spec).load(request)
 
 
 __all__ = [

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch.overrides import TorchFunctionMode
 
 from upi.core.errors import ConfigError, unknown_name
 from upi.core.seeding import generator
 from upi.core.types import Progress
 from upi.datasets.dataset import Dataset
 from upi.models.training import Recipe, augmented
+from upi.network.classifier import Classifier
+from upi.network.outputs import logits_of
 from upi.network.smooth import SURROGATE_BETA, smooth
 
 
@@ -61,6 +65,10 @@ class Hardening:
         """Weight of the penalty."""
         return DEFENCES[self.defence].strength if self.strength is None else self.strength
 
+
+#: How code computes a ReLU without a module.
+RELU_CALLS = (F.relu, F.relu_, torch.relu, torch.relu_)
+RELU_METHODS = ("relu", "relu_")
 
 Loss = Callable[[nn.Module, Tensor, Tensor, Hardening, torch.Generator], Tensor]
 
@@ -148,11 +156,37 @@ DEFENCES: Mapping[str, Defence] = {
 }
 
 
-def with_softplus(net: nn.Module, beta: float) -> nn.Module:
-    """The network with softplus modules in place of its ReLU modules, in place.
+class Trainable(nn.Module):
+    """A classifier's network from images (N, C, H, W) in [0, 1] to logits (N, K), with gradients for weights.
 
     Raises:
-        ConfigError: It has none.
+        ConfigError: The classifier has several labels an image, or one label of them.
+    """
+
+    def __init__(self, model: Classifier) -> None:
+        super().__init__()
+        if model.multi_label:
+            raise ConfigError("defences are for networks of one label an image")
+        self.net, self.mean, self.std, self.output = model.net, model.mean, model.std, model.output
+        self.options = model.options()
+
+    def forward(self, x: Tensor) -> Tensor:
+        shown = (x - self.mean.to(x)) / self.std.to(x)
+        return logits_of(self.net(shown), self.output, x.shape[0])
+
+    def classifier(self) -> Classifier:
+        """The network as it is now."""
+        return Classifier(self.net, **self.options)
+
+
+def with_softplus(net: nn.Module, beta: float) -> nn.Module:
+    """The network with softplus in place of ReLU: modules are replaced in place, function calls in its graph.
+
+    Returns:
+        ``net`` itself; where its code calls ReLU as a function, its traced form with the same modules.
+
+    Raises:
+        ConfigError: It has no ReLU, as far as modules and a trace tell.
     """
     places = [
         (parent, name)
@@ -160,11 +194,56 @@ def with_softplus(net: nn.Module, beta: float) -> nn.Module:
         for name, child in parent.named_children()
         if isinstance(child, nn.ReLU)
     ]
-    if not places:
-        raise ConfigError("the network has no nn.ReLU modules that softplus could replace")
     for parent, name in places:
         setattr(parent, name, nn.Softplus(beta))
-    return net
+    try:
+        traced = fx.symbolic_trace(net)
+    except Exception as error:  # code that depends on its input, in any way: torch has no one error for it
+        if not places:
+            raise ConfigError(f"no nn.ReLU modules, and the network cannot be traced: {error}") from error
+        return net
+    calls = [
+        node
+        for node in traced.graph.nodes
+        if node.target in (RELU_CALLS if node.op == "call_function" else RELU_METHODS)
+    ]
+    if not calls and not places:
+        raise ConfigError("the network has no ReLU that softplus could replace")
+    for node in calls:
+        with traced.graph.inserting_before(node):
+            smooth_call = traced.graph.call_function(F.softplus, (node.args[0],), {"beta": beta})
+        node.replace_all_uses_with(smooth_call)
+        traced.graph.erase_node(node)
+    if not calls:
+        return net
+    traced.recompile()
+    return traced
+
+
+class _Watch(TorchFunctionMode):  # type: ignore[misc,unused-ignore]
+    """Notices ReLUs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = False
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.seen |= func in RELU_CALLS or getattr(func, "__name__", "") in RELU_METHODS
+        return func(*args, **(kwargs or {}))
+
+
+@torch.no_grad()
+def require_no_relu(net: nn.Module, x: Tensor) -> None:
+    """Raise ``ConfigError`` where the network still computes a ReLU of images (N, C, H, W)."""
+    with _Watch() as watch:
+        net(x)
+    if watch.seen:
+        raise ConfigError(
+            "the network computes some ReLUs as functions in code that cannot be traced: softplus would "
+            "replace a part of them alone. Use nn.ReLU modules"
+        )
 
 
 def harden(
@@ -175,7 +254,7 @@ def harden(
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> nn.Module:
-    """Fine-tune ``net`` in place and return it on the CPU in eval mode.
+    """Fine-tune ``net`` in place and return it, or its traced form, on the CPU in eval mode.
 
     Args:
         net: From images in [0, 1] to logits.
@@ -185,8 +264,13 @@ def harden(
         progress: Called with (updates done, updates).
     """
     if how.defence == "softplus":
-        with_softplus(net, how.beta)
-    net.to(device).eval()
+        if isinstance(net, Trainable):
+            net.net = with_softplus(net.net, how.beta)
+        else:
+            net = with_softplus(net, how.beta)
+    net.to(device).eval().requires_grad_(True)
+    if how.defence == "softplus":
+        require_no_relu(net, data.images[:2].to(device))
     steps = how.epochs * -(-len(data) // how.batch_size)
     decay = how.weight if how.defence == "weight-decay" else 0.0
     optimiser = torch.optim.AdamW(net.parameters(), lr=how.learning_rate, weight_decay=decay)

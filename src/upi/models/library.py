@@ -57,6 +57,7 @@ class LibrarySource(ModelSource):
 
     library: str
     trains = True
+    filled = True
 
     def accepts(self, spec: str) -> bool:
         return spec.partition("/")[0] == self.library

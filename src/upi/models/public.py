@@ -206,7 +206,8 @@ def public_classifier(
 class PublicSource(ModelSource):
     """Public networks by name, with their own normalisation."""
 
-    form = "a name of a public network such as cifar10-resnet32 or efficientnet-lite0"
+    form = f"a public network ({', '.join(PUBLIC)})"
+    filled = True
 
     def accepts(self, spec: str) -> bool:
         return spec in PUBLIC

@@ -62,6 +62,12 @@ _SMALL_TRAIN = {"mnist": 20_000, "cifar10": None, "tiny-imagenet": None}
 _FULL_EPOCHS = {"mnist": 10, "cifar10": 30, "tiny-imagenet": 30}
 
 
+def augmentation(dataset: str) -> tuple[int, bool]:
+    """Largest shift in pixels, and whether images are mirrored, as the recipes of a dataset say."""
+    recipe = _BASE.get(dataset, Recipe())
+    return recipe.shift, recipe.flip
+
+
 def plan(dataset: str, arch: str, scale: str = "small", *, seed: int = 0) -> Plan:
     """The recipe for a network; for other datasets and networks the library's plain one.
 

@@ -61,10 +61,12 @@ class ModelSource(ABC):
     Attributes:
         form: How users write one, for help and messages.
         trains: Whether it has architectures for ``upi train``.
+        filled: Whether its networks get their weights from the file of a request.
     """
 
     form: ClassVar[str]
     trains: ClassVar[bool] = False
+    filled: ClassVar[bool] = False
 
     @abstractmethod
     def accepts(self, spec: str) -> bool:
@@ -92,6 +94,18 @@ class ModelSource(ABC):
 
 
 SOURCES: Registry[ModelSource] = Registry("source of models", "upi.models")
+
+
+def source_of(spec: str) -> ModelSource:
+    """The source that a user's word for a network means.
+
+    Raises:
+        ConfigError: None does.
+    """
+    found = next((source for source in SOURCES.values() if source.accepts(spec)), None)
+    if found is None:
+        raise ConfigError(f"model {spec}: no such file or folder, and of no known form: {forms()}")
+    return found
 
 
 def forms() -> str:

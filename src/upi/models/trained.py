@@ -58,7 +58,7 @@ def load_trained(path: Path) -> Trained:
         shape = Shape(about["channels"], about["size"], about["classes"])
         net = build(about["arch"], shape, width=about.get("width", 1.0))
         if about.get("softplus") is not None:
-            with_softplus(net, float(about["softplus"]))
+            net = with_softplus(net, float(about["softplus"]))
         net.load_state_dict(weights)
     except (SafetensorError, OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
         if isinstance(error, ArtifactError):

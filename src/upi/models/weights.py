@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from upi.core.errors import ArtifactError
+from upi.models.nets.layers import Normalise
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
@@ -37,14 +38,19 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     return {str(key).removeprefix("module."): value for key, value in content.items()}
 
 
+def inner(net: nn.Module) -> nn.Module:
+    """The network behind a Normalise, where one stands before it: what published weights are of."""
+    pair = isinstance(net, nn.Sequential) and len(net) == 2 and isinstance(net[0], Normalise)
+    return net[1] if pair else net  # type: ignore[index]
+
+
 def fill(net: nn.Module, path: Path, name: str) -> None:
     """Load a state dict into ``net``, whole or not at all: names and shapes are compared first.
 
     Raises:
         ArtifactError: The file is damaged, or of another network than ``name``.
     """
-    inner = net[1] if isinstance(net, nn.Sequential) else net  # foreign networks sit behind a Normalise
-    given, own = read_weights(path), inner.state_dict()
+    given, own = read_weights(path), inner(net).state_dict()
     counters = {key for key in own if key.endswith("num_batches_tracked")}  # older files have none
     differing = [
         *(f"missing {key}" for key in own if key not in given and key not in counters),
@@ -61,4 +67,4 @@ def fill(net: nn.Module, path: Path, name: str) -> None:
             f"{path}: weights of another network than {name}: {', '.join(differing[:3])}{more}; "
             "nothing was loaded"
         )
-    inner.load_state_dict({**{key: own[key] for key in counters}, **given})
+    inner(net).load_state_dict({**{key: own[key] for key in counters}, **given})

@@ -16,6 +16,7 @@ class ZooSource(ModelSource):
     """A published width of ``NETS``, trained elsewhere; the file is compared before anything is loaded."""
 
     form = "zoo/NAME"
+    filled = True
 
     def accepts(self, spec: str) -> bool:
         return spec.partition("/")[0] == "zoo"

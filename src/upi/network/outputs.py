@@ -20,6 +20,11 @@ NAMES = ("logits", "class_logits", "cls_logits", "scores", "out", "output")
 Where = str | int | Callable[[Any], Any] | None
 
 
+def place_of(text: str | None) -> str | int | None:
+    """A place of the logits as users write it: digits are a number, all else a name."""
+    return int(text) if text is not None and text.isdecimal() else text
+
+
 def _named(output: Any, name: str | int) -> Any:
     if isinstance(output, Mapping) or isinstance(name, int):
         return output[name]

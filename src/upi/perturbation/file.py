@@ -44,14 +44,13 @@ def check_delta(delta: Any, ball: Ball, *, where: str) -> Tensor:
     return delta
 
 
-def save_delta(path: str | Path, delta: Tensor, ball: Ball, provenance: Mapping[str, Any]) -> Path:
-    """Write a perturbation file, whole or not at all.
+def dumped(delta: Tensor, ball: Ball, provenance: Mapping[str, Any], *, where: str = "perturbation") -> bytes:
+    """The content of a perturbation file.
 
     Raises:
         ArtifactError: The perturbation is not finite or not inside its ball.
-        RunFolderError: The file cannot be written.
     """
-    tensor = check_delta(delta, ball, where=str(path)).detach().cpu().contiguous()
+    tensor = check_delta(delta, ball, where=where).detach().cpu().contiguous()
     metadata = {
         "format": FORMAT,
         "version": VERSION,
@@ -59,9 +58,19 @@ def save_delta(path: str | Path, delta: Tensor, ball: Ball, provenance: Mapping[
         "eps": repr(ball.eps),
         "data_range": DATA_RANGE,
         "shape": json.dumps(list(tensor.shape)),
-        "provenance": plain_json(provenance, where=str(path)),
+        "provenance": plain_json(provenance, where=where),
     }
-    return write_atomic(path, canonical(save({"delta": tensor}, metadata)))
+    return canonical(save({"delta": tensor}, metadata))
+
+
+def save_delta(path: str | Path, delta: Tensor, ball: Ball, provenance: Mapping[str, Any]) -> Path:
+    """Write a perturbation file, whole or not at all.
+
+    Raises:
+        ArtifactError: The perturbation is not finite or not inside its ball.
+        RunFolderError: The file cannot be written.
+    """
+    return write_atomic(path, dumped(delta, ball, provenance, where=str(path)))
 
 
 def load_delta(path: str | Path) -> tuple[Tensor, Ball, dict[str, Any]]:

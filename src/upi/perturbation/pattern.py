@@ -12,8 +12,9 @@ from torch import Tensor
 
 from upi.core.errors import DataError
 from upi.data.images import check_images
+from upi.perturbation import hub
 from upi.perturbation.ball import Ball
-from upi.perturbation.file import check_delta, load_delta, save_delta
+from upi.perturbation.file import check_delta, dumped, load_delta, save_delta
 
 
 def in_box(x: Tensor) -> Tensor:
@@ -86,6 +87,51 @@ class Perturbation:
             ArtifactError: The file is damaged, foreign, or outside its own ball.
         """
         return cls(*load_delta(path))
+
+    def push_to_hub(
+        self, repo_id: str, *, name: str = hub.FILE, private: bool = False, token: str | None = None
+    ) -> str:
+        """Put the pattern and a card into a repository of the Hugging Face hub.
+
+        Args:
+            repo_id: ``user/name``; made where there is none.
+            name: Of the file there.
+            private: Of a repository that is made.
+            token: Of the hub; by default the one that is logged in.
+
+        Returns:
+            Where the commit can be seen.
+
+        Raises:
+            ConfigError: There is no huggingface_hub, no such name, or no token.
+            ArtifactError: The hub cannot be reached, or refuses.
+        """
+        keys = ("method", "saliency", "dissimilarity", "preset", "seed", "model")
+        facts = {"norm": self.ball.norm, "radius": self.ball.eps, "shape": tuple(self.delta.shape)}
+        card = hub.card_of(repo_id, {**facts, **{key: self.provenance.get(key) for key in keys}})
+        files: dict[str, bytes | Path] = {
+            name: dumped(self.delta, self.ball, self.provenance),
+            hub.CARD: card.encode(),
+        }
+        return hub.push_files(files, repo_id, message=f"Add {name}", private=private, token=token)
+
+    @classmethod
+    def from_hub(
+        cls, repo_id: str, *, name: str = hub.FILE, revision: str | None = None, token: str | None = None
+    ) -> Perturbation:
+        """Read a file that ``push_to_hub`` or an audit has put into a repository of the Hugging Face hub.
+
+        Args:
+            repo_id: ``user/name``.
+            name: Of the file there.
+            revision: Branch, tag or commit.
+            token: Of the hub, for private repositories.
+
+        Raises:
+            ConfigError: There is no huggingface_hub.
+            ArtifactError: It cannot be had, is damaged, foreign, or outside its own ball.
+        """
+        return cls.load(hub.fetch_file(repo_id, name, revision=revision, token=token))
 
 
 def as_perturbation(delta: Tensor, ball: Ball, provenance: Mapping[str, Any]) -> Perturbation:

@@ -81,6 +81,10 @@ def audit(
     publish: Annotated[
         Path | None, typer.Option(help="Also write an entry of a leaderboard into this folder.")
     ] = None,
+    push_to_hub: Annotated[
+        str | None,
+        typer.Option(help="Also put that entry into this repository (user/name) of the Hugging Face hub."),
+    ] = None,
     init: Annotated[
         Path | None, typer.Option(help="Write a commented audit.toml there, and do nothing else.")
     ] = None,
@@ -129,5 +133,6 @@ def audit(
         junit=junit,
         card=card,
         publish=publish,
+        hub_name=push_to_hub,
     )
     raise typer.Exit(verdict.exit_code)

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from copy import deepcopy
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from upi.cli.console import console
 from upi.cli.expand import Defaults
-from upi.cli.groups import DataOptions, DeviceOptions, RunOptions
+from upi.cli.groups import DataOptions, DeviceOptions, ModelOptions, RunOptions, WeightOptions
 from upi.cli.registry import command
 from upi.cli.session import Subject, session
 from upi.core.devices import device_of
 from upi.core.errors import ConfigError
-from upi.models.classifiers import FILE
-from upi.models.harden import DEFENCES, Hardening
+from upi.models.harden import DEFENCES, Hardening, Trainable
 from upi.models.harden import harden as harden_network
-from upi.models.trained import Trained, load_trained
+from upi.models.hardened import FILE as HARDENED
+from upi.models.hardened import Hardened
+from upi.models.recipes import augmentation
+from upi.models.registry import Request, source_of
+from upi.models.trained import FILE, Trained, TrainedSource
 from upi.models.training import accuracy
-from upi.network.classifier import Classifier
+from upi.network.outputs import place_of
 from upi.results.folder import CONFIG, parse_json
 
 HELP = "; ".join(f"{name}: {defence.title}" for name, defence in DEFENCES.items())
@@ -44,9 +47,21 @@ def _require_its_split(model: Path, data: DataOptions) -> None:
         )
 
 
+def _saved(trained: Trainable, words: Request, about: dict[str, Any], folder: Path) -> Path:
+    """The network in a file that every command opens."""
+    if isinstance(source_of(words.spec), TrainedSource):
+        path = folder / FILE
+        Trained(trained.net, str(about["arch"]), about).save(path)
+    else:
+        path = folder / HARDENED
+        Hardened(trained.net, words, about).save(path)
+    return path
+
+
 @command("harden", order=8)
 def harden(
-    model: Annotated[Path, typer.Option(help="A run folder of 'upi train' or its file.")],
+    model: ModelOptions,
+    weights: WeightOptions,
     data: Annotated[DataOptions, Defaults(n_test=None)],
     device: DeviceOptions,
     run: Annotated[RunOptions, Defaults(out=Path("runs/harden"))],
@@ -54,39 +69,45 @@ def harden(
     strength: Annotated[float | None, typer.Option(min=0, help="Weight of the penalty.")] = None,
     eps: Annotated[float, typer.Option(help="l2 radius that the network learns to bear.")] = 1.0,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 10,
+    learning_rate: Annotated[
+        float, typer.Option(min=0, help="Of AdamW at the start; it falls along a cosine.")
+    ] = Hardening.learning_rate,
 ) -> None:
     """Fine-tune a network so that its explanations hold still, and report its accuracy.
 
     Uses the train split, as 'upi train' cut it. Compare with 'upi audit --model runs/harden
     --baseline RUN': the attacks there are fitted on the hardened network.
     """
-    how = Hardening(defence, strength, eps, epochs, seed=run.seed)
-    file = model / FILE if model.is_dir() else model
-    before = load_trained(file)
-    _require_its_split(model, data)
+    shift, flip = augmentation(data.data)
+    how = Hardening(
+        defence, strength, eps, epochs, learning_rate=learning_rate, shift=shift, flip=flip, seed=run.seed
+    )
+    _require_its_split(Path(model.model), data)
     if data.n_train == 0:
         raise ConfigError("hardening needs images to train on", options=("n_train",))
     if data.n_test is None:
         data = data.model_copy(update={"n_test": 1000})
     with session(run) as job:
-        loaded = job.images(data)
+        loaded = job.images(data, model.preprocess)
+        before = job.subject(model, weights, DeviceOptions(device="cpu"), data, loaded)
+        loaded = loaded.labelled(before)
         train, test = loaded.parts["train"], loaded.parts["test"]
-        first = accuracy(before.net, test)
+        net = Trainable(before.model)
+        first = accuracy(net, test)
         progress = job.stage(f"harden: {defence}")
-        net = harden_network(
-            deepcopy(before.net), train, how, device=device_of(device.device), progress=progress
-        )
+        after = harden_network(deepcopy(net), train, how, device=device_of(device.device), progress=progress)
+        assert isinstance(after, Trainable)
         about = {
             **before.about,
-            "test_accuracy": accuracy(net, test),
+            "test_accuracy": accuracy(after, test),
             "n_test": len(test),
             "defence": {"name": defence, "strength": how.weight, "eps": eps, "epochs": epochs},
         }
         if defence == "softplus":
             about["softplus"] = how.beta
-        trained = Trained(net, before.name, about)
-        trained.save(job.folder.path / FILE)
-        job.record(**loaded.facts(), model=Subject(Classifier(net), about).facts())
+        words = Request(model.model, mean=weights.mean, std=weights.std, output=place_of(weights.output))
+        _saved(after, words, about, job.folder.path)
+        job.record(**loaded.facts(), model=Subject(after.classifier(), about).facts())
     console.print(
         f"Test accuracy {first:.2%} before, [bold]{about['test_accuracy']:.2%}[/] after, on {len(test)} "
         f"images; classifier in {run.out}"
