@@ -103,7 +103,7 @@ def test_a_second_call_does_nothing_again_but_judges_by_other_thresholds(place: 
     soft.write_text(TOML.format(model=place / "train").replace("0.999", "0.001"))
     said = run("audit", "--config", soft, "--out", again, code=0)
     assert "Passed" in said
-    assert "Going on with" in said
+    assert "Going on with an audit of 3 parts that was finished" in said
     assert {path.name: path.stat().st_mtime_ns for path in (again / "stages").iterdir()} == stages
     assert (again / "per_sample.parquet").read_bytes() == (place / "one" / "per_sample.parquet").read_bytes()
 

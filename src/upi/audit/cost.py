@@ -1,36 +1,55 @@
 """What an audit will cost, said before it starts: passes of the network, and minutes of this machine.
 
-A pass is one saliency map of one image on the network as it is; its time is measured on the images at hand.
-How many a part takes follows from its options, with round figures for what is chosen on the way. The start
-of a fit, probes and checks, is not counted: on networks of many layers that can be as much again.
+A pass is one saliency map of one image on the network as it is. Its time, that of an attack's step and that
+of what a fit does before its first step are measured on the images at hand, by fits of a few steps. How many
+passes a part takes follows from its options, with round figures for what is chosen on the way.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from upi import saliency as maps
 from upi.audit.settings import Effort
 from upi.core.rows import UPI_GRAD, UPI_PCA
 from upi.evaluation.metrics import MAP_METRICS
-from upi.experiments.study import Batches
+from upi.experiments.study import Batches, Spec, Splits, fit
 from upi.network.classifier import Classifier
 
-#: Passes of an attack gradient (``docs/performance.md``), images of a step, rows of an evaluation.
+#: Passes of an attack gradient where it is not measured, images of a step, rows of an evaluation.
 STEP, BATCH, ROWS = 2.5, 32, 18
+#: Steps of the longer fit that is timed.
+FEW = 4
 #: Sweeps of UPI-PCA over the fitting images with two draws each, and over the select images.
 SWEEPS, CANDIDATES = 12, 30
 
 
 @dataclass(frozen=True)
+class Pace:
+    """What this machine takes.
+
+    Attributes:
+        unit: Seconds of a pass.
+        figures: Seconds of all figures of one pair of maps.
+        step: Passes of an attack's gradient of one image.
+        start: Seconds of a fit beside its steps: checks, the choice on the select images.
+    """
+
+    unit: float
+    figures: float
+    step: float
+    start: float
+
+
+@dataclass(frozen=True)
 class Cost:
-    """Passes by part of an audit, seconds of one pass, and seconds of all figures of all maps."""
+    """Passes by part of an audit, seconds of one pass, and seconds of what is no pass."""
 
     parts: Mapping[str, float]
     unit: float
-    figures: float
+    rest: float
 
     @property
     def passes(self) -> float:
@@ -40,7 +59,7 @@ class Cost:
     @property
     def seconds(self) -> float:
         """On this machine, now."""
-        return self.passes * self.unit + self.figures
+        return self.passes * self.unit + self.rest
 
     def __str__(self) -> str:
         minutes = self.seconds / 60
@@ -65,18 +84,35 @@ def timed(model: Classifier, images: Batches) -> tuple[float, float]:
     return best / len(x), figures / len(x)
 
 
-def fit_passes(method: str, effort: Effort, steps: int, one: int) -> float:
-    """Passes of one fit of a method on a map of ``one`` passes."""
+def measured(model: Classifier, spec: Spec, splits: Splits) -> Pace:
+    """The pace of this machine on these images: a few passes, and three fits of the simple gradient.
+
+    The first fit is not counted: what it learns of the network is kept for those that come.
+    """
+    first = splits.fit[0]
+    unit, figures = timed(model, splits.test)
+    few = replace(splits, fit=[(first[0][:BATCH], first[1][:BATCH])])
+    seconds = {}
+    for steps in (1, FEW, 1):
+        begin = time.perf_counter()
+        fit(UPI_GRAD, model, replace(spec, saliency="gradient", steps=steps), few, seed=spec.seed)
+        seconds[steps] = time.perf_counter() - begin
+    step = max(0.0, seconds[FEW] - seconds[1]) / (FEW - 1)
+    return Pace(unit, figures, step / (unit * len(few.fit[0][0])), max(0.0, seconds[1] - step))
+
+
+def fit_passes(method: str, effort: Effort, steps: int, one: int, step: float = STEP) -> float:
+    """Passes of a fit on a map of ``one`` passes, at ``step`` of them for a gradient of the attack."""
     if method == UPI_PCA:
-        return one * (SWEEPS * effort.n_fit * STEP + CANDIDATES * effort.n_select)
-    return one * steps * BATCH * (STEP if method == UPI_GRAD else 1.5)
+        return one * (SWEEPS * effort.n_fit * step + CANDIDATES * effort.n_select)
+    return one * steps * BATCH * (step if method == UPI_GRAD else 1.5)
 
 
-def evaluation_passes(effort: Effort, n_test: int, one: int) -> float:
+def evaluation_passes(effort: Effort, n_test: int, one: int, step: float = STEP) -> float:
     """Passes of an evaluation on test images: every row, and the per-image attack."""
-    return one * n_test * (ROWS + effort.per_image_steps * STEP * 0.9)
+    return one * n_test * (ROWS + effort.per_image_steps * step * 0.9)
 
 
-def radius_passes(rounds: int, steps: int, radii: int, effort: Effort, one: int) -> float:
+def radius_passes(rounds: int, steps: int, radii: int, effort: Effort, one: int, step: float = STEP) -> float:
     """Passes of a proposed radius: short fits, and predictions at every radius."""
-    return rounds * (fit_passes(UPI_GRAD, effort, steps, one) + radii * effort.n_select * 0.35)
+    return rounds * (fit_passes(UPI_GRAD, effort, steps, one, step) + radii * effort.n_select * 0.35)

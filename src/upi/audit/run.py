@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from upi import saliency as maps
+from upi.attacks import ATTACKS
 from upi.audit.cells import CELLS, inputs_of, key_of, run_cell
-from upi.audit.cost import BATCH, ROWS, Cost, evaluation_passes, fit_passes, radius_passes, timed
+from upi.audit.cost import ROWS, STEP, Cost, evaluation_passes, fit_passes, measured, radius_passes
 from upi.audit.decide import decide
-from upi.audit.radii import ROUNDS, SCALES, STEPS, propose
+from upi.audit.radii import ROUNDS, SCALES, START, STEPS, propose
 from upi.audit.settings import AuditSettings
 from upi.audit.verdict import Verdict
 from upi.core.errors import UPIError
@@ -90,9 +90,12 @@ class Audit:
         asked = self.settings.perturbations.radii
         return None if asked == "auto" else [float(eps) for eps in asked]
 
-    @cached_property
-    def schedule(self) -> dict[str, float]:
-        """Passes of the network by stage, in order; stages of radii not yet known under their number."""
+    def parts(self, step: float = STEP) -> dict[str, float]:
+        """Passes of the network by stage, in order; stages of radii not yet known under their number.
+
+        Args:
+            step: Passes of an attack's gradient of one image.
+        """
         work, found = self.settings.work, dict[str, float]()
         n_test = sum(len(batch[0]) for batch in self.splits.test)
         first = maps.resolve(self.settings.explanations.maps[0], paper=self.base.protocol.paper_maps)
@@ -100,15 +103,17 @@ class Audit:
             known = self._known_radii(norm)
             if known is None:
                 one = getattr(first, "passes", 1)
-                found[f"radius: {norm}"] = radius_passes(ROUNDS, STEPS, len(SCALES), work, one)
+                found[f"radius: {norm}"] = radius_passes(ROUNDS, STEPS, len(SCALES), work, one, step)
             for name in self.settings.explanations.maps:
                 spec = replace(self.base, saliency=name, norm=norm)
                 for place in range(len(work.parts if known is None else known)):
                     key = f"#{place}" if known is None else key_of(replace(spec, eps=known[place]))
-                    found |= {f"{key}: {part}": passes for part, passes in self._cell(name, n_test).items()}
+                    found |= {
+                        f"{key}: {part}": passes for part, passes in self._cell(name, n_test, step).items()
+                    }
         return found
 
-    def _cell(self, name: str, n_test: int) -> dict[str, float]:
+    def _cell(self, name: str, n_test: int, step: float) -> dict[str, float]:
         """Passes of a cell's stages."""
         work = self.settings.work
         explained = maps.resolve(name, paper=self.base.protocol.paper_maps)
@@ -117,19 +122,21 @@ class Audit:
         for method in work.methods:
             for number in range(work.fits):
                 which = f", fit {number + 1} of {work.fits}" if work.fits > 1 else ""
-                found[f"{method}{which}"] = fit_passes(method, work, work.steps, one)
-        found["evaluate on test"] = evaluation_passes(work, n_test, one)
+                found[f"{method}{which}"] = fit_passes(method, work, work.steps, one, step)
+        found["evaluate on test"] = evaluation_passes(work, n_test, one, step)
         if ceiling_exists(explained):
             found["ceiling"] = 2.0 * DRAWS * min(IMAGES, n_test)
         return found
 
     def cost(self) -> Cost:
-        """What the audit will take; a pass is timed on test images."""
-        first = self.splits.test[0]
-        unit, figures = timed(self.model, [(first[0][:BATCH], first[1][:BATCH])])
+        """What the audit will take on this machine, measured on its images."""
+        pace = measured(self.model, replace(self.base, eps=START, fits=1), self.splits)
+        parts = self.parts(pace.step)
         n_test = sum(len(batch[0]) for batch in self.splits.test)
-        evaluations = sum(name.endswith("evaluate on test") for name in self.schedule)
-        return Cost(self.schedule, unit, figures * evaluations * ROWS * n_test)
+        rows = ROWS * n_test * sum(name.endswith("evaluate on test") for name in parts)
+        radii = ROUNDS * sum(name.startswith("radius: ") for name in parts)
+        fits = sum(": " in name and name.split(": ")[1].split(",")[0] in ATTACKS for name in parts)
+        return Cost(parts, pace.unit, pace.figures * rows + pace.start * (fits + radii))
 
     def _proposal(self, store: StageStore, norm: str) -> Outcome:
         name = self.settings.explanations.maps[0]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from upi.audit.assemble import write
+from upi.audit.assemble import VERDICT, write
 from upi.audit.compare import Run, radii_of, require_same_images
 from upi.audit.file import checked, read_text
 from upi.audit.opening import Subject, open_subject
@@ -150,11 +150,17 @@ def run_audit(
         before = None if baseline is None else _baseline(baseline, settings, subject)
         radii = None if before is None else radii_of(before, *_asked(settings))
         audit = Audit(settings, subject.model, subject.splits, out, radii)
-        cost = audit.cost()
-        console.print(f"{'Going on with' if again else 'Audit'}: {len(audit.schedule)} parts, {cost}.")
+        if (out / VERDICT).is_file():
+            parts = audit.parts()
+            console.print(f"Going on with an audit of {len(parts)} parts that was finished.")
+        else:
+            display("measure the pace of this machine")
+            cost = audit.cost()
+            parts = dict(cost.parts)
+            console.print(f"{'Going on with' if again else 'Audit'}: {len(parts)} parts, {cost}.")
         record = config_record(current(), audit=settings.plain(), **subject.facts())
         write_atomic(out / CONFIG, json.dumps(record, indent=2, default=str) + "\n")
-        display.expect(audit.schedule)
+        display.expect(parts)
         found = audit.run(StageStore(out, display))
         verdict = audit.verdict(found)
         display("write results and page")
