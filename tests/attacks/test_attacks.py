@@ -18,7 +18,7 @@ from upi.attacks.support.ascent import Rule
 from upi.attacks.support.objective import MapChange
 from upi.attacks.support.universal import MinibatchObjective
 from upi.core.errors import ConfigError, DataError, ModelError, NonFiniteError, ZeroGradientError
-from upi.data.batches import endless_batches
+from upi.data.batches import EndlessBatches
 from upi.perturbation.pattern import Perturbation
 
 pytestmark = pytest.mark.slow
@@ -332,7 +332,7 @@ def test_box_aware_gradients_are_zero_where_clipping_stops_the_perturbation() ->
 
     def gradient(clip: bool) -> Tensor:
         plain = model.surrogate(None)
-        stream = endless_batches(model, partial(objective.clean, plain), [x])
+        stream = EndlessBatches(model, partial(objective.clean, plain), [x])
         return MinibatchObjective(plain, objective, stream, 0.0, 0, clip)(delta, 0).gradient
 
     assert (gradient(True)[:, :, 0] == 0).all()

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, fields
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from upi.attacks.support.gradient_check import fast_derivatives_agree, require_r
 from upi.attacks.support.gradients import GradientFunction, attack_gradient
 from upi.attacks.support.objective import MapChange, Objective
 from upi.core.errors import ConfigError, CurvatureWarning, unknown_name
+from upi.core.keeping import Keeper
 from upi.core.naming import name_of
 from upi.core.types import Dissimilarity, Loader, Perturber, Progress, SaliencyMap
 from upi.core.version import versions
@@ -189,6 +191,12 @@ class IterativeAttack(Attack):
     def rule(self) -> Rule:
         """The step rule of the ascent."""
         return Rule(self.steps, self.step_size, self.momentum)
+
+    def keeper(self, keep: Path | None, loader: Loader) -> Keeper | None:
+        """What keeps the state of a fit on ``loader`` in a file; None where none is named."""
+        if keep is None:
+            return None
+        return Keeper(Path(keep), {**self.record(loader), "norm": self.norm, "eps": self.ball.eps})
 
     @property
     def gradient_function(self) -> GradientFunction:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from upi.attacks.base import IterativeAttack
 from upi.attacks.registry import declare
 from upi.attacks.support.objective import PredictionChange
-from upi.attacks.support.universal import MinibatchObjective, raise_shared
+from upi.attacks.support.universal import KeptClimb, MinibatchObjective, raise_shared
 from upi.core.rows import CLASS_UAP, ROWS
 from upi.core.types import Loader, Progress
-from upi.data.batches import endless_batches
+from upi.data.batches import EndlessBatches
 from upi.data.images import replayable
 from upi.perturbation.pattern import Perturbation, as_perturbation
 
@@ -33,23 +34,39 @@ class ClassUAP(IterativeAttack):
     ceiling: float = 9.0
 
     def fit(
-        self, loader: Loader, *, select: Loader | None = None, progress: Progress | None = None
+        self,
+        loader: Loader,
+        *,
+        select: Loader | None = None,
+        progress: Progress | None = None,
+        keep: Path | None = None,
     ) -> Perturbation:
         """Find the perturbation on the images of ``loader``; ``select`` is not used.
 
+        Args:
+            loader, progress, keep: As in ``UPIGrad.fit``.
+
         Raises:
-            DataError, ModelError: The images or the model break the contract.
+            ArtifactError, DataError, ModelError: The images or the model break the contract.
             ZeroGradientError, NonFiniteError: As in ``UPIGrad.fit``.
         """
         loader = replayable(loader)
         objective = PredictionChange(self.ceiling)
         with self.fitting(loader, None, objective) as (network, first):
             explain = partial(objective.clean, network)
-            stream = endless_batches(
-                self.classifier, explain, loader, correct_only=self.protocol.correct_only, steps=self.steps
+            memory = KeptClimb(self.keeper(keep, loader))
+            stream = EndlessBatches(
+                self.classifier,
+                explain,
+                loader,
+                correct_only=self.protocol.correct_only,
+                steps=self.steps,
+                skip=memory.skip,
             )
             mean = MinibatchObjective(
                 network, objective, stream, 0.0, self.seed, function=self.gradient_function
             )
-            result = raise_shared(mean, self.ball, self.rule, tuple(first.shape[1:]), progress=progress)
+            result = raise_shared(
+                mean, self.ball, self.rule, tuple(first.shape[1:]), progress=progress, memory=memory
+            )
         return as_perturbation(result.delta, self.ball, self.record(loader, history=list(result.history)))

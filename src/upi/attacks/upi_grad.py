@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from torch import Tensor
 
@@ -11,12 +12,12 @@ from upi.attacks.base import IterativeAttack, check_price, check_sigma, default_
 from upi.attacks.registry import declare
 from upi.attacks.support.gradients import gradients, require_gradient
 from upi.attacks.support.objective import MapChange, explained_batch
-from upi.attacks.support.universal import MinibatchObjective, raise_shared
+from upi.attacks.support.universal import KeptClimb, MinibatchObjective, raise_shared
 from upi.core.errors import ConfigError
 from upi.core.rows import ROWS, UPI_GRAD
 from upi.core.seeding import generator
 from upi.core.types import Loader, Progress
-from upi.data.batches import endless_batches
+from upi.data.batches import EndlessBatches
 from upi.data.images import replayable
 from upi.network.surrogate import Surrogate
 from upi.perturbation.pattern import Perturbation, as_perturbation
@@ -64,7 +65,12 @@ class UPIGrad(IterativeAttack):
             raise ConfigError("a subspace needs norm='l2': the l-inf projection leaves it")
 
     def fit(
-        self, loader: Loader, *, select: Loader | None = None, progress: Progress | None = None
+        self,
+        loader: Loader,
+        *,
+        select: Loader | None = None,
+        progress: Progress | None = None,
+        keep: Path | None = None,
     ) -> Perturbation:
         """Find the perturbation on the images of ``loader``.
 
@@ -72,11 +78,15 @@ class UPIGrad(IterativeAttack):
             loader: Iterable of (images, labels) or of images, in [0, 1]; repeated as needed.
             select: Not used; accepted so that attacks can be exchanged.
             progress: Called with (steps done, steps).
+            keep: File where the state is kept while the fit runs (at most 2 % of its time). Where one
+                is left of the same fit, cut short, it goes on from there, to the same bytes as long as the
+                loader gives the same batches.
 
         Returns:
             The perturbation, with the objective's history in its provenance.
 
         Raises:
+            ArtifactError: What is kept is damaged, or of another fit.
             DataError, ModelError: The images or the model break the contract.
             ZeroGradientError: The attack gradient is exactly zero.
             NonFiniteError: A step gave NaN or infinity.
@@ -86,12 +96,14 @@ class UPIGrad(IterativeAttack):
         with self.fitting(loader, self.beta(self.surrogate), objective) as (surrogate, first):
             dim = first[0].numel()
             sigma = default_sigma(self.ball, dim, 0.1) if self.sigma is None else float(self.sigma)
-            stream = endless_batches(
+            memory = KeptClimb(self.keeper(keep, loader))
+            stream = EndlessBatches(
                 self.classifier,
                 partial(objective.clean, surrogate),
                 loader,
                 correct_only=self.protocol.correct_only,
                 steps=self.steps,
+                skip=memory.skip,
             )
             if self.prediction_price:
                 self._probe(surrogate, first)
@@ -105,6 +117,7 @@ class UPIGrad(IterativeAttack):
                 tuple(first.shape[1:]),
                 progress=progress,
                 inside=None if self.subspace is None else self.subspace.project,
+                memory=memory,
             )
         return as_perturbation(
             result.delta, self.ball, self.record(loader, sigma=sigma, history=list(result.history))

@@ -125,24 +125,60 @@ def batches(
         if batch is not None:
             some = True
             yield batch
+    _require_some(some, seen, correct_only)
+
+
+def _require_some(some: bool, seen: int, correct_only: bool) -> None:
     if not some:
         reason = "is classified correctly and " if correct_only else ""
         raise DataError(f"none of the {seen} images {reason}has a map that is not zero: nothing to explain")
 
 
-def endless_batches(
-    network: FrozenNetwork,
-    explain: Explain,
-    loader: Loader,
-    *,
-    correct_only: bool = False,
-    steps: int | None = None,
-) -> Iterator[Batch]:
+class EndlessBatches:
     """Prepared batches without end; each image is classified and explained only once.
 
     Nothing is kept where ``steps`` batches, all that will be asked for, are less than a pass.
+
+    Attributes:
+        taken: Batches read from the loader so far, those that gave none included.
+
+    Args:
+        network, explain, loader, correct_only: As for ``batches``.
+        steps: Batches that will be asked for.
+        skip: Batches of the loader to read past first: ``taken`` of a run that was cut short.
+
+    Raises:
+        DataError: (On iteration) no image, or none that counts.
     """
-    once = steps is not None and steps <= count_of(loader)
-    cache = ImageCache(loader, limit=0) if once else ImageCache(loader)
-    while True:
-        yield from batches(network, explain, loader, correct_only=correct_only, cache=cache)
+
+    def __init__(
+        self,
+        network: FrozenNetwork,
+        explain: Explain,
+        loader: Loader,
+        *,
+        correct_only: bool = False,
+        steps: int | None = None,
+        skip: int = 0,
+    ) -> None:
+        self.network, self.explain, self.loader = network, explain, loader
+        self.correct_only, self.skip, self.taken = correct_only, skip, 0
+        once = steps is not None and steps <= count_of(loader)
+        self.cache = ImageCache(loader, limit=0) if once else ImageCache(loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        while True:
+            seen, some = 0, False
+            for sample in samples(self.loader):
+                self.taken += 1
+                seen += sample.x.shape[0]
+                if self.taken <= self.skip:
+                    some = True  # they were looked at before
+                    continue
+                batch = prepare(
+                    self.network, self.explain, sample, self.cache, correct_only=self.correct_only
+                )
+                if batch is not None:
+                    some = True
+                    yield batch
+            _require_some(some, seen, self.correct_only)

@@ -18,7 +18,7 @@ from upi.attacks.support.gradient_check import TOLERANCE, difference, fast_deriv
 from upi.attacks.support.gradients import NODES, Gradients, _parts, gradients
 from upi.attacks.support.objective import MapChange, explained_batch
 from upi.core.errors import FallbackWarning
-from upi.data.batches import endless_batches, prepare
+from upi.data.batches import EndlessBatches, prepare
 from upi.data.cache import ImageCache
 from upi.data.images import samples
 from upi.saliency import GradCAM, Gradient, IntegratedGradients, SmoothGrad
@@ -156,7 +156,7 @@ def test_every_image_is_explained_once_whatever_the_loader(kind: str, relu_net: 
         "shuffling": DataLoader(TensorDataset(x), batch_size=8, shuffle=True),
         "augmenting": Augmented(),
     }
-    stream = endless_batches(model, partial(_objective(counted).clean, model), loaders[kind])
+    stream = iter(EndlessBatches(model, partial(_objective(counted).clean, model), loaders[kind]))
     for _ in range(9):
         batch = next(stream)
         expected = Gradient()(model, batch.x, batch.target)

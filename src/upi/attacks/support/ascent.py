@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -32,6 +33,26 @@ class Ascended:
 
     delta: Tensor  # (B, C, H, W), inside the ball
     history: tuple[float, ...]  # mean objective before each step
+
+
+@dataclass(frozen=True)
+class Climb:
+    """An ascent between two steps: all that the next one depends on."""
+
+    delta: Tensor  # (B, C, H, W)
+    momentum: Tensor  # (B, C, H, W)
+    history: tuple[float, ...]  # a value for each step that was done
+
+
+class Memory(Protocol):
+    """What keeps an ascent's state."""
+
+    @property
+    def begun(self) -> Climb | None:
+        """Where an earlier run was cut short, None for the start."""
+
+    def after(self, climb: Climb) -> None:
+        """Called after each step."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +98,8 @@ def ascend(
     rule: Rule,
     progress: Progress | None = None,
     inside: Callable[[Tensor], Tensor] | None = None,
+    *,
+    memory: Memory | None = None,
 ) -> Ascended:
     """Raise the objective from ``start`` (B, C, H, W); the iterate never leaves the ball.
 
@@ -89,15 +112,21 @@ def ascend(
         progress: Called after each step.
         inside: Orthogonal projection on a subspace that start and gradients are held to; l2 ball only,
             whose projection does not leave the subspace.
+        memory: Where the ascent goes on from, and what keeps its state.
     """
     within = inside or (lambda delta: delta)
     delta, momentum = ball.project(within(start)), torch.zeros_like(start)
-    history = []
-    for step in range(rule.steps):
+    history: tuple[float, ...] = ()
+    if memory is not None and memory.begun is not None:
+        delta, momentum = (each.to(start) for each in (memory.begun.delta, memory.begun.momentum))
+        history = memory.begun.history
+    for step in range(len(history), rule.steps):
         here = objective(delta, step)
-        history.append(here.value)
         momentum = rule.momentum * momentum + _unit(within(here.gradient))
         delta = ball.project(delta + rule.size(step) * ball.eps * ball.steepest(momentum))
+        history = (*history, here.value)
+        if memory is not None:
+            memory.after(Climb(delta, momentum, history))
         if progress is not None:
             progress(step + 1, rule.steps)
-    return Ascended(delta, tuple(history))
+    return Ascended(delta, history)

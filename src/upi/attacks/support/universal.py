@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from upi.attacks.support.ascent import Ascended, Ascent, Rule, ascend
+from upi.attacks.support.ascent import Ascended, Ascent, Climb, Rule, ascend
 from upi.attacks.support.gradients import GradientFunction, attack_gradient, boxed_gradients, require_gradient
 from upi.attacks.support.objective import Objective
 from upi.core.averaging import weighted_mean
 from upi.core.distributed import shard
+from upi.core.errors import UPIError
+from upi.core.keeping import Keeper, State
 from upi.core.seeding import generator, normal_like
 from upi.core.types import Progress
-from upi.data.batches import Batch
+from upi.data.batches import Batch, EndlessBatches
 from upi.network.surrogate import Surrogate
 from upi.perturbation.ball import Ball
 
@@ -26,14 +29,18 @@ class MinibatchObjective:
 
     surrogate: Surrogate
     objective: Objective
-    stream: Iterator[Batch]
+    stream: EndlessBatches
     sigma: float
     seed: int
     clip: bool = False
     function: GradientFunction = attack_gradient
 
+    @cached_property
+    def _batches(self) -> Iterator[Batch]:
+        return iter(self.stream)
+
     def __call__(self, delta: Tensor, step: int) -> Ascent:
-        batch = next(self.stream)
+        batch = next(self._batches)
         noise = self.sigma * normal_like(batch.x, generator(self.seed, "smoothing", step, shard()))
         point = batch.x + delta + noise
         where = f"step {step}"
@@ -53,6 +60,49 @@ class MinibatchObjective:
         return Ascent(float(mean[-1]), mean[:-1].view_as(delta))
 
 
+class KeptClimb:
+    """The state of a shared ascent in a file: written now and then, and when the ascent is interrupted.
+
+    Attributes:
+        begun: Where an earlier run was cut short, None for the start.
+        skip: Batches that it had read from the loader.
+        taken: Says how many are read by now.
+
+    Args:
+        keeper: The file; None keeps nothing.
+    """
+
+    def __init__(self, keeper: Keeper | None) -> None:
+        self.keeper, self.skip = keeper, 0
+        self.begun: Climb | None = None
+        self.taken: Callable[[], int] = lambda: 0
+        self._last: State | None = None
+        kept = None if keeper is None else keeper.load({"delta", "momentum"})
+        if kept is not None:
+            tensors, facts = kept
+            self.begun = Climb(tensors["delta"], tensors["momentum"], tuple(facts["history"]))
+            self.skip = int(facts["taken"])
+
+    def after(self, climb: Climb) -> None:
+        """Remember a step; write it if it is time."""
+        if self.keeper is None:
+            return
+        tensors = {"delta": climb.delta, "momentum": climb.momentum}
+        self._last = last = (tensors, {"history": list(climb.history), "taken": self.taken()})
+        self.keeper.offer(lambda: last)
+
+    def __enter__(self) -> KeptClimb:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self.keeper is None:
+            return
+        if kind is None:
+            self.keeper.drop()
+        elif self._last is not None and not issubclass(kind, UPIError):
+            self.keeper.write(*self._last)
+
+
 def raise_shared(
     batches: MinibatchObjective,
     ball: Ball,
@@ -61,7 +111,10 @@ def raise_shared(
     *,
     progress: Progress | None,
     inside: Callable[[Tensor], Tensor] | None = None,
+    memory: KeptClimb | None = None,
 ) -> Ascended:
     """Ascend from a uniform point of the ball, or of its part ``inside``; ``shape`` is (C, H, W)."""
-    start = ball.sample((1, *shape), generator(batches.seed, "start"))
-    return ascend(batches, batches.surrogate.place(start), ball, rule, progress, inside)
+    start = batches.surrogate.place(ball.sample((1, *shape), generator(batches.seed, "start")))
+    with memory or KeptClimb(None) as kept:
+        kept.taken = lambda: batches.stream.taken
+        return ascend(batches, start, ball, rule, progress, inside, memory=kept)
