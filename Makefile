@@ -7,7 +7,7 @@ DEVICE ?= cpu
 BENCHMARKS ?= $(patsubst benchmarks/bench_%.py,%,$(wildcard benchmarks/bench_*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test quick docs bench format clean
+.PHONY: help install demo test quick faults docs bench format clean
 
 help: ## Say what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -35,6 +35,9 @@ quick: $(INSTALLED) ## Lint, check types, run the tests of modules that are quic
 	$(BIN)/ruff format -q --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -m "not slow"
+
+faults: $(INSTALLED) ## Kill runs a hundred times, fill disks, send signals (half an hour)
+	UPI_KILLS=100 $(BIN)/python -m pytest -q tests/faults
 
 docs: $(INSTALLED) ## Build the documentation, docs/_build/index.html
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build

@@ -26,7 +26,7 @@ from upi.attacks.support.ascent import Ascent, Rule, ascend
 from upi.attacks.support.objective import MapChange
 from upi.attacks.support.universal import MinibatchObjective
 from upi.core.seeding import generator
-from upi.data.batches import endless_batches
+from upi.data.batches import EndlessBatches
 
 BATCH = 32
 LENGTHS = (5, 10, 15, 20, 30, 40, 60, 80, 120, 200)
@@ -49,9 +49,7 @@ def plain_ascent(attack: upi.UPIGrad, size: float, marks: Sequence[int]) -> dict
     found: dict[int, Tensor] = {}
     with attack.fitting(loader, attack.beta("auto"), objective) as (surrogate, first):
         explain = partial(objective.clean, surrogate)
-        stream = endless_batches(
-            attack.classifier, explain, loader, correct_only=attack.protocol.correct_only
-        )
+        stream = EndlessBatches(attack.classifier, explain, loader, correct_only=attack.protocol.correct_only)
         sigma = default_sigma(attack.ball, first[0].numel(), 0.1)
         mean = MinibatchObjective(surrogate, objective, stream, sigma, attack.seed)
 

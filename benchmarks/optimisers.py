@@ -39,7 +39,7 @@ from upi.attacks.support.gradients import gradients
 from upi.attacks.support.objective import MapChange
 from upi.attacks.support.selection import Selection
 from upi.core.seeding import generator, normal_like
-from upi.data.batches import Batch, endless_batches
+from upi.data.batches import Batch, EndlessBatches
 from upi.perturbation.ball import Ball
 from upi.perturbation.pattern import Perturbation, as_perturbation, in_box
 
@@ -68,7 +68,7 @@ class Job:
         """From here on take the surrogate of this sharpness, and the clean maps anew as it sees them."""
         self.beta, self.surrogate = beta, self.member.model.surrogate(beta)
         explain = partial(self.objective.clean, self.surrogate)
-        self.stream = endless_batches(self.member.model, explain, self.member.fit.batches(self.batch))
+        self.stream = iter(EndlessBatches(self.member.model, explain, self.member.fit.batches(self.batch)))
 
     def start(self, draw: int = 0) -> Tensor:
         return self.ball.sample(self.shape, generator(self.seed, "start", draw))

@@ -15,7 +15,7 @@ from upi.attacks import ATTACKS
 from upi.attacks.registry import fitted
 from upi.core.errors import ConfigError, DataError
 from upi.core.rows import ROWS
-from upi.experiments.study import Spec, attack_of
+from upi.experiments.fitting import Spec, attack_of
 
 pytestmark = pytest.mark.slow
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from upi.audit.radii import changed_at, leading, propose, rounded_down
 from upi.audit.run import Audit
 from upi.audit.settings import AuditSettings
+from upi.experiments.fitting import Spec, Splits
 from upi.experiments.stages import StageStore
-from upi.experiments.study import Spec, Splits
 from upi.network.classifier import Classifier
 from upi.perturbation.ball import Ball
 from upi.perturbation.pattern import Perturbation

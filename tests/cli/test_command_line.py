@@ -28,7 +28,8 @@ from upi.cli.registry import COMMANDS
 from upi.core.errors import RunFolderError
 from upi.dissimilarity import DISSIMILARITIES
 from upi.models.classifiers import load_trained
-from upi.results.folder import RunFolder, new_run
+from upi.results.building import new_run
+from upi.results.folder import RunFolder
 from upi.saliency import MAPS
 
 pytestmark = pytest.mark.slow
@@ -329,6 +330,7 @@ def test_ctrl_c_exits_with_130_and_leaves_nothing(command: str, tmp_path: Path) 
     assert "interrupted" in errors
     assert "Traceback" not in errors
     assert list(tmp_path.glob("runs/*")) == []
+    assert list(tmp_path.glob("runs/.*.partial")) == []
 
 
 def _flags(run_folder: Path) -> set[str]:

@@ -12,7 +12,8 @@ from torch import nn
 import upi
 from tests.conftest import Batches
 from upi.core.errors import RunFolderError
-from upi.results.folder import RunFolder, new_run
+from upi.results.building import new_run
+from upi.results.folder import RunFolder
 from upi.results.reading import read
 from upi.results.reproduction import Reproduction
 from upi.results.schema import VERSION, Config, Metrics

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,7 +18,8 @@ from upi.core.rows import ROWS, UNIVERSAL
 from upi.core.types import Progress
 from upi.evaluation import Evaluation, Row, evaluate
 from upi.evaluation.ceiling import ceiling, ceiling_exists
-from upi.experiments.study import Spec, Splits, Table, fit, tabulate
+from upi.experiments.fitting import Spec, Splits, fit
+from upi.experiments.study import Table, tabulate
 from upi.network.classifier import Classifier
 from upi.perturbation.pattern import Perturbation
 from upi.results.folder import PER_SAMPLE, RunFolder
@@ -59,12 +61,20 @@ def _change(model: Classifier, spec: Spec, pattern: Perturbation, images: Any) -
     return table.rows["one"]
 
 
-def _fits(model: Classifier, spec: Spec, splits: Splits, method: str, stage: Stage) -> Fitted:
+def _fits(model: Classifier, spec: Spec, splits: Splits, method: str, stage: Stage, states: Path) -> Fitted:
     patterns, changes = [], []
     for number in range(spec.fits):
         which = f", fit {number + 1} of {spec.fits}" if spec.fits > 1 else ""
         progress = stage(f"{spec.key}: {method}{which}")
-        pattern = fit(method, model, spec, splits, seed=spec.seed + number, progress=progress)
+        pattern = fit(
+            method,
+            model,
+            spec,
+            splits,
+            seed=spec.seed + number,
+            progress=progress,
+            keep=states / f"{method}-{number}",
+        )
         patterns.append(pattern)
         changes.append(_change(model, spec, pattern, splits.select).dissimilarity.mean)
     return Fitted(method, tuple(patterns), tuple(changes))
@@ -100,7 +110,9 @@ def run_cell(
     Returns:
         ``table`` and ``flags`` as in metrics.json, and the ``files`` written.
     """
-    found = {method: _fits(model, spec, splits, method, stage) for method in methods}
+    home = folder / CELLS / spec.key
+    states = home / "states"
+    found = {method: _fits(model, spec, splits, method, stage, states) for method in methods}
     chosen = {name: each.patterns[each.best] for name, each in found.items()}
     evaluation, _ = tabulate(model, spec, splits, chosen, stage=stage, pictures=False)
     rows = {name: _rows(model, spec, splits, each, evaluation) for name, each in found.items()}
@@ -113,7 +125,6 @@ def run_cell(
         ball, progress = chosen[best].ball, stage(f"{spec.key}: ceiling")
         bound = ceiling(model, explained, chosen[best], splits.test, ball, seed=spec.seed, progress=progress)
         table["ceiling"] = bound.to_dict()
-    home = folder / CELLS / spec.key
     RunFolder(home).write_per_sample({spec.key: evaluation})
     written = [home / PER_SAMPLE]
     written += [pattern.save(home / f"{files[name]}.safetensors") for name, pattern in chosen.items()]
@@ -121,6 +132,7 @@ def run_cell(
         kept = evaluation.per_sample[best]["sample"]
         shots = gallery(model, chosen[best], splits.test, kept, saliency=explained)
         written.append(shots.save(home / "gallery.safetensors"))
+    shutil.rmtree(states, ignore_errors=True)
     flags = [{"table": spec.key, **flag.to_dict()} for flag in evaluation.flags]
     plain: dict[str, Any] = json.loads(json.dumps({"table": table, "flags": flags}))
     return {**plain, "files": [str(path.relative_to(folder)) for path in written]}

@@ -15,7 +15,7 @@ from upi import saliency as maps
 from upi.audit.settings import Effort
 from upi.core.rows import UPI_GRAD, UPI_PCA
 from upi.evaluation.metrics import MAP_METRICS
-from upi.experiments.study import Batches, Spec, Splits, fit
+from upi.experiments.fitting import Batches, Spec, Splits, fit
 from upi.network.classifier import Classifier
 
 #: Passes of an attack gradient where it is not measured, images of a step, rows of an evaluation.

@@ -17,7 +17,7 @@ from upi.core.storage import write_atomic
 from upi.core.tensors import canonical
 from upi.core.types import SaliencyMap
 from upi.data.images import samples
-from upi.experiments.study import Batches
+from upi.experiments.fitting import Batches
 from upi.network.classifier import Classifier
 from upi.perturbation.pattern import Perturbation
 

@@ -12,7 +12,7 @@ from upi.core.devices import device_of
 from upi.core.errors import ConfigError
 from upi.data.preprocess import Preprocess
 from upi.datasets.splits import Parts, load, load_parts, source_of
-from upi.experiments.study import Splits
+from upi.experiments.fitting import Splits
 from upi.models.classifiers import load_classifier, preprocess_of
 from upi.network.classifier import Classifier
 from upi.network.outputs import place_of

@@ -17,7 +17,7 @@ import torch
 from upi.core.rows import UPI_GRAD
 from upi.core.types import Progress
 from upi.data.images import samples
-from upi.experiments.study import Batches, Spec, Splits, fit
+from upi.experiments.fitting import Batches, Spec, Splits, fit
 from upi.network.classifier import Classifier
 from upi.perturbation.pattern import Perturbation
 

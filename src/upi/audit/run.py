@@ -22,8 +22,8 @@ from upi.audit.verdict import Verdict
 from upi.core.errors import UPIError
 from upi.core.types import Progress
 from upi.evaluation.ceiling import DRAWS, IMAGES, ceiling_exists
+from upi.experiments.fitting import Spec, Splits
 from upi.experiments.stages import Outcome, StageStore
-from upi.experiments.study import Spec, Splits
 from upi.network.classifier import Classifier
 from upi.results.folder import Columns, RunFolder
 from upi.saliency import title_of

@@ -21,6 +21,7 @@ from upi.audit.verdict import Outcome, Verdict
 from upi.cli.console import AuditDisplay, console
 from upi.cli.record import config_record, current, shareable
 from upi.core.errors import ConfigError, RunFolderError
+from upi.core.locking import locked
 from upi.core.storage import write_atomic
 from upi.experiments.stages import StageStore
 from upi.perturbation.hub import push_files, require_hub
@@ -141,8 +142,8 @@ def run_audit(
     begin = time.perf_counter()
     if hub_name is not None:
         require_hub(hub_name)
-    again = prepare(out, settings, force)
-    with AuditDisplay.running() as display:
+    with locked(out), AuditDisplay.running() as display:
+        again = prepare(out, settings, force)
         if first is not None:
             first(display)
         display("load images and network")

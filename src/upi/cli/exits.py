@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import ParamSpec
 
@@ -15,6 +18,7 @@ from pydantic import ValidationError
 
 from upi.cli.console import errors
 from upi.core.errors import UPIError
+from upi.core.keeping import asked_by
 
 P = ParamSpec("P")
 #: What each code means, for every command.
@@ -24,9 +28,44 @@ CODES = {
     2: "could not run: bad input, a network or images that do not fit, a stage that failed",
     3: "of an audit: inconclusive, and no threshold is crossed",
     70: "a bug in this library, with its traceback",
-    130: "interrupted",
+    130: "interrupted (Ctrl-C); what was finished is kept where the command can go on",
+    143: "ended by a signal (SIGTERM), in the same way",
 }
-BUG = 70
+BUG, INTERRUPTED, TERMINATED = 70, 130, 143
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came."""
+
+
+@contextmanager
+def signals() -> Iterator[None]:
+    """Inside, SIGTERM ends the command as Ctrl-C does, and SIGUSR1 has the state written while it goes on."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(*_: object) -> None:
+        raise Terminated
+
+    flag = [False]
+
+    def write(*_: object) -> None:
+        flag[0] = True
+
+    before = signal.signal(signal.SIGTERM, end), signal.signal(signal.SIGUSR1, write)
+    try:
+        with asked_by(flag):
+            yield
+    finally:
+        for number, handler in zip((signal.SIGTERM, signal.SIGUSR1), before, strict=True):
+            signal.signal(number, handler)
+
+
+def _notes(error: BaseException) -> None:
+    """What is left, and where."""
+    for note in getattr(error, "__notes__", ()):
+        errors.print(note, markup=False, highlight=False, soft_wrap=True)
 
 
 def _remedy(error: UPIError) -> str:
@@ -41,10 +80,12 @@ def exit_codes(command: Callable[P, None]) -> Callable[P, None]:
     @wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            command(*args, **kwargs)
-        except KeyboardInterrupt:
+            with signals():
+                command(*args, **kwargs)
+        except KeyboardInterrupt as error:
             errors.print("interrupted; nothing half-written was left behind")
-            raise typer.Exit(130) from None
+            _notes(error)
+            raise typer.Exit(TERMINATED if isinstance(error, Terminated) else INTERRUPTED) from None
         except ValidationError as error:
             for problem in error.errors():
                 place = "-".join(str(part) for part in problem["loc"]).replace("_", "-")
@@ -53,6 +94,7 @@ def exit_codes(command: Callable[P, None]) -> Callable[P, None]:
         except UPIError as error:
             errors.print(f"[red]error[/] {type(error).__name__}: ", end="")
             errors.print(str(error) + _remedy(error), markup=False, highlight=False, soft_wrap=True)
+            _notes(error)
             raise typer.Exit(2) from None
         except (typer.Exit, typer.Abort, typer.BadParameter):
             raise

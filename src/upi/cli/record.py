@@ -78,6 +78,11 @@ def chosen_options(context: typer.Context) -> dict[str, Any]:
     return {key: _plain(value) for key, value in options.items()}
 
 
+def job_of(context: typer.Context) -> dict[str, Any]:
+    """What a command is asked for: where it is the same, its results are."""
+    return {"command": context.info_name, "options": chosen_options(context), "versions": versions()}
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]

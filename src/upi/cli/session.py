@@ -13,7 +13,7 @@ from torch import Tensor
 
 from upi.cli.console import StageDisplay, console, stages
 from upi.cli.groups import DataOptions, DeviceOptions, ModelOptions, RunOptions, WeightOptions
-from upi.cli.record import config_record, current
+from upi.cli.record import config_record, current, job_of
 from upi.core.errors import ConfigError
 from upi.data.preprocess import Preprocess
 from upi.datasets.splits import Parts
@@ -21,7 +21,7 @@ from upi.evaluation import Evaluation, Example, Flag
 from upi.network.classifier import Classifier
 from upi.perturbation.pattern import Perturbation
 from upi.report import build_report
-from upi.results.folder import RunFolder, new_run
+from upi.results.building import NewRun, new_run
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Session:
         stage: Begins a stage of the progress display.
     """
 
-    def __init__(self, folder: RunFolder, stage: StageDisplay, out: Path) -> None:
+    def __init__(self, folder: NewRun, stage: StageDisplay, out: Path) -> None:
         self.folder, self.stage, self.out = folder, stage, out
         self.begin = time.perf_counter()
 
@@ -135,7 +135,7 @@ class Session:
         self.folder.write_json("config.json", config_record(current(), **facts))
 
     def finish(self, outcome: Outcome) -> None:
-        """Write every results file, then figures and page."""
+        """Write every results file and move the run to its place; then draw figures and page there."""
         self.folder.write_per_sample(outcome.evaluations)
         if outcome.examples is not None:
             self.folder.write_examples(outcome.examples)
@@ -149,6 +149,7 @@ class Session:
             seconds={**outcome.seconds, "total": time.perf_counter() - self.begin},
             **outcome.more,
         )
+        self.folder.publish()
         self.stage("draw the report")
         build_report(self.folder, shown_as=self.out)
 
@@ -159,11 +160,16 @@ class Session:
 
 
 @contextmanager
-def session(run: RunOptions) -> Iterator[Session]:
-    """A run in a fresh folder that appears when the block ends without an error.
+def session(run: RunOptions, *, resumes: bool = False) -> Iterator[Session]:
+    """A run in a fresh folder that appears when its numbers are complete.
+
+    Args:
+        run: Options of the folder.
+        resumes: The command goes on where it was cut short, if it is asked for the same.
 
     Raises:
-        RunFolderError: The folder exists, or cannot be written.
+        RunFolderError: The folder exists, another run is at work there, or it cannot be written.
     """
-    with new_run(run.out, force=run.force) as folder, stages() as stage:
+    job = job_of(current()) if resumes else None
+    with new_run(run.out, force=run.force, job=job) as folder, stages() as stage:
         yield Session(folder, stage, run.out)

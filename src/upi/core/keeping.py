@@ -110,12 +110,20 @@ class Keeper:
 def difference(before: str, now: str) -> str:
     """What differs between two identities, in a few words."""
     try:
-        old, new = json.loads(before), json.loads(now)
-    except ValueError:
+        old, new = _flat(json.loads(before)), _flat(json.loads(now))
+    except (ValueError, AttributeError):
         return "it does not say which"
     keys = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
     shown = [f"{key} was {_short(old.get(key))}, is {_short(new.get(key))}" for key in keys[:3]]
     return "; ".join(shown) + (f"; and {len(keys) - 3} more" if len(keys) > 3 else "")
+
+
+def _flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Values by dotted names."""
+    found = dict[str, Any]()
+    for key, value in tree.items():
+        found |= _flat(value, f"{above}{key}.") if isinstance(value, dict) else {f"{above}{key}": value}
+    return found
 
 
 def _short(value: Any) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 import time
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,6 +25,21 @@ from upi.models.training import Recipe, accuracy, train, usable_precision
 def cache_folder() -> Path:
     """Where trained classifiers are kept: ``UPI_CACHE``, or the user's cache folder."""
     return Path(os.environ.get("UPI_CACHE") or user_cache_path("upi-xai"))
+
+
+def usable(folder: Path) -> bool:
+    """Whether files can be kept in a folder of the cache, which is made; a warning says so where not."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError as error:
+        warnings.warn(
+            f"nothing can be kept in the cache {folder} ({error.strerror}): training that is cut short begins "
+            "again, and the classifier is trained anew next time. UPI_CACHE names another place",
+            stacklevel=3,
+        )
+        return False
 
 
 def new_net(
@@ -66,6 +83,8 @@ def train_new(
         recipe, device, checkpoint, progress: As for ``upi.models.training.train``.
     """
     begin = time.perf_counter()
+    if checkpoint is not None and not usable(checkpoint.parent):
+        checkpoint = None
     shape = data.shape
     net = new_net(arch, shape, width=width, pretrained=pretrained, seed=recipe.seed)
     train(net, data, recipe, device=device, checkpoint=checkpoint, progress=progress)
@@ -110,9 +129,11 @@ def trained_or_cached(
     Returns:
         The classifier, and whether it came from the cache.
     """
-    path = cache_folder() / "classifiers" / f"{cache_key(arch, width, recipe, data, test)}.safetensors"
+    folder = cache_folder() / "classifiers"
+    path = folder / f"{cache_key(arch, width, recipe, data, test)}.safetensors"
     if path.exists():
         return load_trained(path), True
+    kept = usable(folder)
     trained = train_new(
         arch,
         data,
@@ -120,8 +141,9 @@ def trained_or_cached(
         recipe,
         width=width,
         device=device,
-        checkpoint=path.with_suffix(".checkpoint"),
+        checkpoint=path.with_suffix(".checkpoint") if kept else None,
         progress=progress,
     )
-    trained.save(path)
+    if kept:
+        trained.save(path)
     return trained, False

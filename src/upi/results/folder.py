@@ -2,19 +2,13 @@
 
 ``config.json``, ``metrics.json``, ``per_sample.parquet``, ``examples.safetensors``,
 ``perturbations/NAME.safetensors``, ``figures/*.png``, ``report.html``.
-
-A run is built beside its final place and renamed when complete, so an interrupted run
-leaves nothing behind and an old one is replaced only by a whole new one.
 """
 
 from __future__ import annotations
 
 import io
 import json
-import shutil
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -53,73 +47,6 @@ class Plain(Protocol):
 
     def to_dict(self) -> Mapping[str, Any]:
         """That form."""
-
-
-@contextmanager
-def new_run(out: str | Path, *, force: bool = False) -> Iterator[RunFolder]:
-    """A fresh run folder that appears at ``out`` when the block ends without an error.
-
-    Args:
-        out: Where the folder will be.
-        force: Replace an existing run folder; any other folder is never replaced.
-
-    Raises:
-        RunFolderError: ``out`` exists, or its parent cannot be written.
-    """
-    out = _target(out, force)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name[:60]}.partial-"))
-        stage.chmod(0o755)
-    except OSError as error:
-        raise RunFolderError(f"cannot create a run folder in {out.parent}: {error.strerror}") from error
-    done = False
-    try:
-        yield RunFolder(stage)
-        done = True
-        if out.exists():
-            shutil.rmtree(out)
-        stage.replace(out)
-    except OSError as error:
-        if not done or isinstance(error, RunFolderError):
-            raise
-        raise RunFolderError(
-            f"cannot move the finished run to {out}: {error}; it is kept in {stage}"
-        ) from error
-    finally:
-        if not done:
-            shutil.rmtree(stage, ignore_errors=True)
-
-
-def _target(out: str | Path, force: bool) -> Path:
-    """The real path of a run folder that may be written."""
-    try:
-        path = Path(out).resolve()
-        _check_free(path, force)
-    except OSError as error:
-        if isinstance(error, RunFolderError):
-            raise
-        raise RunFolderError(f"cannot use {str(out)[:80]!r} as a run folder: {error.strerror}") from error
-    if path == Path.cwd():
-        raise RunFolderError(
-            "a run folder cannot replace the current folder; choose another one", options=("out",)
-        )
-    return path
-
-
-def _check_free(out: Path, force: bool) -> None:
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise RunFolderError(f"{out} exists and is not a folder; choose another place", options=("out",))
-    if not any(out.iterdir()):
-        return
-    if not (out / CONFIG).exists():
-        raise RunFolderError(f"{out} exists and is not a run folder (no {CONFIG}); it is never replaced")
-    if not force:
-        raise RunFolderError(
-            f"{out} exists already; force its replacement, or choose another place", options=("force", "out")
-        )
 
 
 def parse_json(path: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from upi.attacks.support.gradients import attack_gradient
 from upi.attacks.support.objective import MapChange, Objective, PredictionChange, explained_batch
 from upi.core.errors import ConfigError, FallbackWarning
 from upi.data.batches import Batch
-from upi.experiments.study import Spec, attack_of
+from upi.experiments.fitting import Spec, attack_of
 from upi.network.surrogate import Surrogate
 from upi.saliency import Gradient, IntegratedGradients, SmoothGrad
 

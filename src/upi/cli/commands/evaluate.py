@@ -23,7 +23,8 @@ from upi.cli.registry import command
 from upi.cli.session import Outcome, session
 from upi.dissimilarity import DISSIMILARITIES
 from upi.evaluation import origin_flags
-from upi.experiments.study import Spec, Splits, Table, tabulate
+from upi.experiments.fitting import Spec, Splits
+from upi.experiments.study import Table, tabulate
 
 
 @command("evaluate", order=4)

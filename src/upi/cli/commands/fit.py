@@ -23,8 +23,8 @@ from upi.cli.groups import (
 from upi.cli.registry import command
 from upi.cli.session import session
 from upi.core.errors import ConfigError, unknown_name
-from upi.experiments.study import UNIVERSAL, Spec, Splits, span_of
-from upi.experiments.study import fit as fit_one
+from upi.experiments.fitting import UNIVERSAL, Spec, Splits, span_of
+from upi.experiments.fitting import fit as fit_one
 
 
 @command("fit", order=3)
@@ -60,7 +60,8 @@ def fit(
     """Find one pattern that changes the saliency map of every image, on the fit split.
 
     Writes perturbations/NAME.safetensors, one per method, and subspaces/MAP.safetensors where asked
-    for. Measure them with 'upi evaluate', on images that were not used here.
+    for. Measure them with 'upi evaluate', on images that were not used here. Cut short, the same
+    command goes on: finished methods are kept, UPI-Grad and class-uap go on from their last step.
     """
     spec = Spec(
         key=maps.saliency,
@@ -77,7 +78,7 @@ def fit(
     for name in method:
         if name not in fitted():
             raise unknown_name("method", name, fitted())
-    with session(run) as job:
+    with session(run, resumes=True) as job:
         images = job.images(data, model.preprocess)
         subject = job.subject(model, weights, device, data, images)
         images = images.labelled(subject)
@@ -85,7 +86,15 @@ def fit(
         held_out = images.batches("select")
         splits = Splits(few, held_out, [], images.origin)
         for name in method:
-            pattern = fit_one(name, subject.model, spec, splits, seed=run.seed, progress=job.stage(name))
+            pattern = fit_one(
+                name,
+                subject.model,
+                spec,
+                splits,
+                seed=run.seed,
+                progress=job.stage(name),
+                keep=job.folder.state(name),
+            )
             job.folder.write_perturbation(name, pattern)
         if subspace:
             progress = job.stage(f"{subspace} directions")

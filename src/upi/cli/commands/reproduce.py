@@ -15,6 +15,7 @@ from upi.cli.record import config_record, current, shareable
 from upi.cli.registry import command
 from upi.core.devices import device_of
 from upi.core.errors import RunFolderError
+from upi.core.locking import locked
 from upi.core.storage import write_atomic
 from upi.experiments.reproduce import (
     DATASETS,
@@ -63,10 +64,10 @@ def _one(
     publish: Path | None,
 ) -> bool:
     """One reproduction in its folder; whether every stage worked."""
-    _check(out, resume, asked)
-    record = config_record(current())
-    write_atomic(out / CONFIG, json.dumps({**record, "options": asked}, indent=2, default=str) + "\n")
-    with stages() as stage:
+    with locked(out), stages() as stage:
+        _check(out, resume, asked)
+        record = config_record(current())
+        write_atomic(out / CONFIG, json.dumps({**record, "options": asked}, indent=2, default=str) + "\n")
         lab = Lab(chosen, StageStore(out, stage), device_of(device.device), data_dir)
         results = {"command": shareable(record["argv"]), **run(lab)}
         stage("write tables and figures")

@@ -15,9 +15,9 @@ from upi.core.types import Progress
 from upi.data.preprocess import Preprocess
 from upi.datasets.dataset import Dataset
 from upi.datasets.splits import Parts, load_parts
+from upi.experiments.fitting import Splits
 from upi.experiments.reproduce.settings import Cell, Settings, Work
 from upi.experiments.stages import Outcome, StageStore
-from upi.experiments.study import Splits
 from upi.models.classifiers import Trained, load_trained, public_classifier, trained_or_cached
 from upi.models.nets import TITLES
 from upi.models.recipes import Plan, plan

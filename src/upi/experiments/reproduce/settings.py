@@ -7,7 +7,7 @@ from typing import Any
 
 from upi.attacks.protocol import PAPER, PROTOCOLS, resolve
 from upi.core.errors import unknown_name
-from upi.experiments.study import Spec
+from upi.experiments.fitting import Spec
 from upi.models.recipes import ARCHITECTURES, SCALES
 
 

@@ -15,9 +15,9 @@ from upi.attacks.support.rows import ExplainedImages, GradientRows, RowPlan
 from upi.core.rows import NOISE, PER_IMAGE, UPI_GRAD
 from upi.core.types import Progress
 from upi.evaluation import compare, correlate, eps_curve, evaluate
+from upi.experiments.fitting import UNIVERSAL, fit
 from upi.experiments.reproduce.lab import Lab, need
 from upi.experiments.stages import Outcome
-from upi.experiments.study import UNIVERSAL, fit
 from upi.linalg import gram, power, sketch
 from upi.linalg.operator import MatrixRows
 from upi.results.folder import write_captioned

@@ -10,10 +10,11 @@ import numpy as np
 
 from upi.core.rows import TINY_NOISE
 from upi.core.types import Progress
+from upi.experiments.fitting import STUDIED
 from upi.experiments.reproduce.lab import Lab, need
 from upi.experiments.reproduce.settings import Cell
 from upi.experiments.stages import Outcome
-from upi.experiments.study import STUDIED, Table, study
+from upi.experiments.study import Table, study
 
 
 def _announce(progress: Progress, cell: Cell) -> Callable[[str], Progress]:

@@ -6,10 +6,10 @@ from typing import Any
 
 from upi.core.types import Progress
 from upi.evaluation import Evaluation, matrix, transfer_maps, transfer_models
+from upi.experiments.fitting import UNIVERSAL, fit
 from upi.experiments.reproduce.lab import Lab, batches_of, need
 from upi.experiments.reproduce.settings import Cell
 from upi.experiments.stages import Outcome
-from upi.experiments.study import UNIVERSAL, fit
 from upi.models.classifiers import trained_or_cached
 from upi.models.recipes import plan
 from upi.network.classifier import Classifier

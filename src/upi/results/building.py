@@ -1,0 +1,154 @@
+"""A run while it is built: beside its final place, moved there when its numbers are complete.
+
+An old run is replaced only by a whole new one. A run that was cut short leaves what it had finished in a
+hidden folder beside, ``.NAME.partial``, from which the same command goes on; one that had finished nothing
+leaves nothing. Two runs at once on one place are refused.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from upi.core.errors import RunFolderError
+from upi.core.keeping import difference
+from upi.core.locking import locked
+from upi.results.folder import CONFIG, RunFolder
+
+#: What a run is asked for, and the folder of states, while it is built.
+JOB, STATES = "job.json", "states"
+
+
+class NewRun(RunFolder):
+    """A run folder that is not in its final place yet; ``path`` says where it is now."""
+
+    def __init__(self, stage: Path, out: Path, force: bool) -> None:
+        super().__init__(stage)
+        self.out, self.force, self.complete = out, force, False
+
+    def state(self, name: str) -> Path:
+        """Where a job may keep its state while the run is built."""
+        return self.path / STATES / name
+
+    def publish(self) -> None:
+        """Move the run to its final place; what is written afterwards is written there.
+
+        Raises:
+            RunFolderError: Something else has appeared there, or it cannot be moved.
+        """
+        if self.path == self.out:
+            return
+        self.complete = True
+        check_free(self.out, self.force)
+        try:
+            shutil.rmtree(self.path / STATES, ignore_errors=True)
+            (self.path / JOB).unlink(missing_ok=True)
+            if self.out.exists():
+                shutil.rmtree(self.out)
+            self.path.replace(self.out)
+        except OSError as error:
+            raise RunFolderError(f"cannot move the finished run to {self.out}: {error}") from error
+        object.__setattr__(self, "path", self.out)
+
+
+@contextmanager
+def new_run(
+    out: str | Path, *, force: bool = False, job: Mapping[str, Any] | None = None
+) -> Iterator[NewRun]:
+    """A fresh run folder that appears at ``out`` when it is published: at the end of the block at the latest.
+
+    Args:
+        out: Where the folder will be.
+        force: Replace an existing run folder; any other folder is never replaced.
+        job: What the run is asked for, as plain JSON values: of commands that go on where they were cut
+            short. None begins anew each time.
+
+    Raises:
+        RunFolderError: ``out`` exists, another run is at work there, its parent cannot be written, or a run
+            that was cut short there was asked for something else.
+    """
+    out = _target(out, force)
+    with locked(out):
+        check_free(out, force)
+        stage = out.parent / f".{out.name[:60]}.partial"
+        _open_stage(stage, job, force)
+        run = NewRun(stage, out, force)
+        try:
+            yield run
+            run.publish()
+        except BaseException as error:
+            if run.path == out:
+                error.add_note(f"the results are in {out}")
+            elif run.complete:
+                error.add_note(f"the results are in {stage}")
+            elif job is not None and _worth_keeping(stage):
+                error.add_note(f"what was finished is kept in {stage}: the same command goes on from there")
+            else:
+                shutil.rmtree(stage, ignore_errors=True)
+            raise
+
+
+def _open_stage(stage: Path, job: Mapping[str, Any] | None, force: bool) -> None:
+    asked = json.dumps(job, sort_keys=True)
+    try:
+        if stage.exists() and job is not None and (stage / JOB).is_file():
+            before = (stage / JOB).read_text()
+            if before == asked:
+                return
+            if not force and _worth_keeping(stage):
+                raise RunFolderError(
+                    f"a run that was cut short is kept in {stage}, with other settings: "
+                    f"{difference(before, asked)}; repeat it as it was, force a new one, or choose another "
+                    "place",
+                    options=("force", "out"),
+                )
+        if stage.exists():
+            shutil.rmtree(stage)
+        stage.mkdir(parents=True)
+        if job is not None:
+            (stage / JOB).write_text(asked)
+    except OSError as error:
+        if isinstance(error, RunFolderError):
+            raise
+        raise RunFolderError(f"cannot create a run folder in {stage.parent}: {error.strerror}") from error
+
+
+def _worth_keeping(stage: Path) -> bool:
+    """Whether anything in it took time."""
+    return any(path.is_file() for path in stage.rglob("*") if path.name != JOB)
+
+
+def _target(out: str | Path, force: bool) -> Path:
+    """The real path of a run folder that may be written."""
+    try:
+        path = Path(out).resolve()
+        check_free(path, force)
+    except OSError as error:
+        if isinstance(error, RunFolderError):
+            raise
+        raise RunFolderError(f"cannot use {str(out)[:80]!r} as a run folder: {error.strerror}") from error
+    if path == Path.cwd():
+        raise RunFolderError(
+            "a run folder cannot replace the current folder; choose another one", options=("out",)
+        )
+    return path
+
+
+def check_free(out: Path, force: bool) -> None:
+    """Raise ``RunFolderError`` unless a run may be written at ``out``."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise RunFolderError(f"{out} exists and is not a folder; choose another place", options=("out",))
+    if not any(out.iterdir()):
+        return
+    if not (out / CONFIG).exists():
+        raise RunFolderError(f"{out} exists and is not a run folder (no {CONFIG}); it is never replaced")
+    if not force:
+        raise RunFolderError(
+            f"{out} exists already; force its replacement, or choose another place", options=("force", "out")
+        )

@@ -1,0 +1,85 @@
+"""A run while it is built: numbers first, nothing finished is lost, only the same command goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from upi.core.errors import RunFolderError
+from upi.results.building import STATES, new_run
+
+JOB = {"command": "fit", "options": {"seed": 0}}
+
+
+def cut_short(out: Path) -> None:
+    """A run that is interrupted half way."""
+    with new_run(out, job=JOB) as run:
+        run.state("one").parent.mkdir()
+        run.state("one").write_text("half way")
+        raise KeyboardInterrupt
+
+
+def fails_after_its_numbers(out: Path) -> None:
+    with new_run(out) as run:
+        run.write_json("config.json", {"command": "evaluate"})
+        run.publish()
+        raise OSError("disk full")
+
+
+def finds_its_place_taken(out: Path) -> None:
+    with new_run(out) as run:
+        run.write_json("config.json", {"command": "evaluate"})
+        out.mkdir()
+        (out / "thesis.txt").write_text("three years of work")
+
+
+def test_what_was_finished_is_kept_and_the_same_job_goes_on(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt) as caught:
+        cut_short(out)
+    assert "the same command goes on" in caught.value.__notes__[0]
+    assert not out.exists()
+    with new_run(out, job=JOB) as run:
+        assert run.state("one").read_text() == "half way"
+        run.write_json("config.json", {"command": "fit"})
+    assert {path.name for path in out.iterdir()} == {"config.json"}
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_another_job_is_refused_with_the_difference_and_force_begins_anew(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        cut_short(out)
+    other = {**JOB, "options": {"seed": 1}}
+    with (
+        pytest.raises(RunFolderError, match=r"options\.seed was 0, is 1"),
+        new_run(out, job=other),
+    ):
+        pytest.fail("the block must not run")
+    with new_run(out, job=other, force=True) as run:
+        assert not (run.path / STATES).exists()
+
+
+def test_nothing_finished_leaves_nothing(tmp_path: Path) -> None:
+    for job in (None, JOB):
+        with pytest.raises(KeyboardInterrupt), new_run(tmp_path / "run", job=job):
+            raise KeyboardInterrupt
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_published_numbers_stay_whatever_comes_after(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(OSError, match="disk full") as caught:
+        fails_after_its_numbers(out)
+    assert (out / "config.json").exists()
+    assert caught.value.__notes__ == [f"the results are in {out}"]
+
+
+def test_a_place_that_was_taken_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(RunFolderError, match="never replaced") as caught:
+        finds_its_place_taken(out)
+    assert (out / "thesis.txt").exists()
+    (note,) = caught.value.__notes__
+    assert (Path(note.removeprefix("the results are in ")) / "config.json").exists()
