@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from upi.data.shape import Shape
 from upi.datasets.dataset import Dataset
 from upi.models.classifiers import new_net, train_new, trained_or_cached
 from upi.models.recipes import ARCHITECTURES, plan
+from upi.models.trained import Trained
 from upi.models.training import Recipe, augmented, train, usable_precision
 
 pytestmark = pytest.mark.slow
@@ -63,6 +65,23 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(tmp_path: Path, sto
     whole = _state(RECIPE)
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
     assert not path.exists()
+
+
+def test_a_resumed_training_ends_at_the_same_file(tmp_path: Path) -> None:
+    def stop(done: int, total: int) -> None:
+        if done == 6:
+            raise KeyboardInterrupt
+
+    def made(**more: Any) -> Trained:
+        return train_new("small-cnn", blobs(), blobs(200, 1), RECIPE, width=0.25, **more)
+
+    made().save(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        made(checkpoint=tmp_path / "state", progress=stop)
+    resumed = made(checkpoint=tmp_path / "state")
+    resumed.save(tmp_path / "resumed")
+    assert (tmp_path / "whole").read_bytes() == (tmp_path / "resumed").read_bytes()
+    assert resumed.about["seconds"] >= 0
 
 
 def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path) -> None:

@@ -7,13 +7,14 @@ import os
 import tempfile
 import time
 import warnings
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 from platformdirs import user_cache_path
 from torch import nn
 
+from upi.core.storage import write_atomic
 from upi.core.types import Progress
 from upi.data.shape import Shape
 from upi.datasets.dataset import Dataset
@@ -28,15 +29,15 @@ def cache_folder() -> Path:
 
 
 def usable(folder: Path) -> bool:
-    """Whether files can be kept in a folder of the cache, which is made; a warning says so where not."""
+    """Whether files can be kept in a folder of the cache, which is made; a warning says where not."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             return True
     except OSError as error:
         warnings.warn(
-            f"nothing can be kept in the cache {folder} ({error.strerror}): training that is cut short begins "
-            "again, and the classifier is trained anew next time. UPI_CACHE names another place",
+            f"nothing can be kept in the cache {folder} ({error.strerror}): training that is cut short "
+            "begins again, and the classifier is trained anew next time. UPI_CACHE names another place",
             stacklevel=3,
         )
         return False
@@ -131,8 +132,11 @@ def trained_or_cached(
     """
     folder = cache_folder() / "classifiers"
     path = folder / f"{cache_key(arch, width, recipe, data, test)}.safetensors"
+    took = path.with_suffix(".seconds")  # beside the file, which is the same however long it took
     if path.exists():
-        return load_trained(path), True
+        found = load_trained(path)
+        seconds = float(took.read_text()) if took.exists() else found.about.get("seconds", 0.0)
+        return replace(found, about={**found.about, "seconds": seconds}), True
     kept = usable(folder)
     trained = train_new(
         arch,
@@ -145,5 +149,6 @@ def trained_or_cached(
         progress=progress,
     )
     if kept:
+        write_atomic(took, str(trained.about["seconds"]))
         trained.save(path)
     return trained, False

@@ -36,8 +36,9 @@ class Trained:
     about: dict[str, Any]  # arch, width, channels, size, classes, test_accuracy, ...
 
     def save(self, path: Path) -> None:
-        """Write weights and description as safetensors."""
-        metadata = {"format": FORMAT, "version": "1", "about": json.dumps(self.about)}
+        """Write weights and description as safetensors: the same bytes, however long the training took."""
+        lasting = {key: value for key, value in self.about.items() if key != "seconds"}
+        metadata = {"format": FORMAT, "version": "1", "about": json.dumps(lasting)}
         weights = {key: value.contiguous() for key, value in self.net.state_dict().items()}
         write_atomic(path, canonical(save(weights, metadata)))
 
