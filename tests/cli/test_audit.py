@@ -253,7 +253,7 @@ def test_a_hardened_network_keeps_the_split_and_says_its_defence(place: Path) ->
     assert "unknown defence" in said
 
 
-def test_a_network_from_code_is_hardened_and_audited_from_its_run_folder(
+def test_a_network_from_code_is_hardened_and_audited_with_its_weights(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "plainly.py").write_text(
@@ -270,9 +270,12 @@ def test_a_network_from_code_is_hardened_and_audited_from_its_run_folder(
     )
     monkeypatch.chdir(tmp_path)
     options = [*SLICE, "--mean", "0.2", "--std", "0.4", "--defence", "softplus", "--learning-rate", "0.005"]
-    run("harden", "--model", "plainly:Net", *options, "--out", "hard")
+    said = run("harden", "--model", "plainly:Net", *options, "--out", "hard")
+    assert "--model plainly:Net --weights hard/hardened.safetensors" in said
     assert {path.name for path in (tmp_path / "hard").iterdir()} == {"config.json", "hardened.safetensors"}
-    (tmp_path / "audit.toml").write_text(TOML.format(model="hard"))
+    assert "which a file may not start" in run("audit", "--model", "hard", "--out", "audit", code=2)
+    named = 'plainly:Net"\nweights = "hard/hardened.safetensors"\nmean = [0.2]\nstd = [0.4]\n#"'
+    (tmp_path / "audit.toml").write_text(TOML.format(model=named))
     run("audit", "--config", "audit.toml", "--eps", "1", "--out", "audit", code=1)
     found = metrics(tmp_path / "audit")
     assert (

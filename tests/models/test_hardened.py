@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,9 +17,10 @@ from upi.core.errors import ArtifactError, ConfigError
 from upi.data.shape import Shape
 from upi.models.classifiers import load_classifier
 from upi.models.harden import Hardening, Trainable, harden, require_no_relu, with_softplus
-from upi.models.hardened import FILE, Hardened
+from upi.models.hardened import FILE, Hardened, first_words
 from upi.models.nets import NETS
 from upi.models.registry import Request
+from upi.models.trained import Trained
 from upi.network.classifier import Classifier
 
 CODE = """
@@ -55,13 +57,62 @@ def test_a_network_from_code_comes_back_from_its_file(
     after = harden(Trainable(model), toy(40, 1), how)
     assert isinstance(after, Trainable)
     about = {"arch": "mine", "softplus": how.beta} if defence == "softplus" else {"arch": "mine"}
-    Hardened(after.net, WORDS, about).save(tmp_path / "run" / FILE)
+    file = tmp_path / "run" / FILE
+    Hardened(after.net, WORDS, about).save(file)
+    again, _ = load_classifier(WORDS.spec, mean=[0.4], std=[0.3], output="scores", weights=file)
+    assert again.fingerprint() == after.classifier().fingerprint()
+    x = toy(5, 2).images[:]
+    torch.testing.assert_close(again(x), after(x))
+
+
+def test_a_file_starts_no_code(model: Classifier, tmp_path: Path) -> None:
+    Hardened(model.net, WORDS, {"arch": "mine"}).save(tmp_path / FILE)
+    sys.modules.pop("functional")
+    with pytest.raises(ConfigError, match="which a file may not start"):
+        load_classifier(str(tmp_path / FILE))
+    assert "functional" not in sys.modules
+
+
+def trained_file(place: Path) -> Path:
+    """A file of ``upi train``, as a network from elsewhere that needs no code."""
+    net = NETS["small-cnn"](Shape(1, 12, 4), 0.25).eval()
+    about = {"arch": "small-cnn", "width": 0.25, "channels": 1, "size": 12, "classes": 4}
+    Trained(net, "small-cnn", about).save(place)
+    return place
+
+
+@pytest.mark.parametrize("defence", ["plain", "softplus"])
+def test_a_network_of_another_source_comes_back_from_its_run_folder(defence: str, tmp_path: Path) -> None:
+    words = Request(str(trained_file(tmp_path / "net.safetensors")))
+    model, _ = load_classifier(words.spec)
+    how = Hardening(defence, epochs=1, shift=0)
+    after = harden(Trainable(model), toy(40, 1), how)
+    assert isinstance(after, Trainable)
+    about = {"arch": "small-cnn", "softplus": how.beta if defence == "softplus" else None}
+    Hardened(after.net, words, about).save(tmp_path / "run" / FILE)
     for spec in (tmp_path / "run", tmp_path / "run" / FILE):
         again, said = load_classifier(str(spec))
         assert said == about
         assert again.fingerprint() == after.classifier().fingerprint()
-        x = toy(5, 2).images[:]
-        torch.testing.assert_close(again(x), after(x))
+    assert first_words(str(tmp_path / "run"), Request("other")).spec == words.spec
+
+
+def test_a_file_that_comes_from_itself_is_refused(tmp_path: Path) -> None:
+    net = NETS["small-cnn"](Shape(1, 12, 4), 0.25)
+    Hardened(net, Request(str(tmp_path / FILE)), {"arch": "x"}).save(tmp_path / FILE)
+    Hardened(net, Request(str(tmp_path / FILE)), {"arch": "x"}).save(tmp_path / FILE)
+    with pytest.raises(ArtifactError, match="expected the first one"):
+        load_classifier(str(tmp_path / FILE))
+
+
+@pytest.mark.parametrize(
+    "about", [{}, {"arch": 3}, {"arch": "x", "softplus": "5"}, {"arch": "x", "softplus": -1}]
+)
+def test_facts_that_say_nothing_are_refused(about: dict[str, Any], tmp_path: Path) -> None:
+    net = NETS["small-cnn"](Shape(1, 12, 4), 0.25)
+    Hardened(net, Request(str(trained_file(tmp_path / "net.safetensors"))), about).save(tmp_path / FILE)
+    with pytest.raises(ArtifactError, match=r"does not say which|sharpness above 0"):
+        load_classifier(str(tmp_path / FILE))
 
 
 def test_hardening_works_on_the_normalised_network(model: Classifier) -> None:
@@ -117,7 +168,7 @@ def test_several_labels_an_image_are_refused(model: Classifier) -> None:
 
 def test_a_damaged_file_is_refused(model: Classifier, tmp_path: Path) -> None:
     path = tmp_path / FILE
-    Hardened(model.net, WORDS, {}).save(path)
+    Hardened(model.net, WORDS, {"arch": "mine"}).save(path)
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(ArtifactError, match="hardened"):
         load_classifier(str(path))

@@ -67,8 +67,10 @@ def fitting(wanted: Mapping[str, int], asked: Mapping[str, int | None], there: i
 
 def apart_from_training(settings: AuditSettings) -> AuditSettings:
     """The settings with the split that keeps the images of 'upi train' out, where that network is audited."""
-    images, file = settings.images, Path(settings.network.model) / CONFIG
-    if images.n_train is not None or not file.is_file():
+    images, network = settings.images, settings.network
+    homes = [Path(network.model), *([] if network.weights is None else [network.weights.parent])]
+    file = next((home / CONFIG for home in homes if (home / CONFIG).is_file()), None)
+    if images.n_train is not None or file is None:
         return settings
     config = parse_json(file)
     data = config.get("data") or {}

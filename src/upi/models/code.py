@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from upi.core.errors import ConfigError, ModelError
+from upi.models.hardened import facts_of, opened
 from upi.models.registry import SOURCES, ModelSource, Request
 from upi.network.classifier import Classifier
 
@@ -36,12 +37,15 @@ class CodeSource(ModelSource):
     """Networks from code, which runs with the user's rights: it is the user's own."""
 
     form = "module:factory"
+    runs_code = True
 
     def accepts(self, spec: str) -> bool:
         return ":" in spec
 
     def load(self, request: Request) -> tuple[Classifier, dict[str, Any]]:
         net = _from_code(request.spec)
+        if request.weights is not None:
+            net = opened(net, request.weights, request.spec)
         model = Classifier(
             net,
             mean=request.mean,
@@ -50,7 +54,7 @@ class CodeSource(ModelSource):
             multi_label=request.multi_label or request.label is not None,
             label=request.label,
         )
-        return model, {"arch": request.spec}
+        return model, {"arch": request.spec, **({} if request.weights is None else facts_of(request.weights))}
 
 
 SOURCES.add("code", "your own code", order=2)(CodeSource())

@@ -1,7 +1,8 @@
 """Hardened forms of networks that ``upi train`` did not make: weights, and how to open what they belong to.
 
 The file holds a state dict and the words that opened the network it came from. That network is opened again
-and filled, so hardened networks from code or a hub need the code or the hub's folder.
+and filled, so hardened networks from a hub need the hub or its folder. A file never starts code: where the
+network came from code, whoever opens it names that code, and the file as its weights.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
-from upi.core.errors import ArtifactError
+from upi.core.errors import ArtifactError, ConfigError
 from upi.core.storage import write_atomic
 from upi.core.tensors import canonical
 from upi.data.preprocess import Preprocess
@@ -71,7 +72,13 @@ def _description(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         if metadata.get("format") != FORMAT:
             raise ArtifactError(f"{path}: expected format {FORMAT!r}, got {metadata.get('format')!r}")
         words, about = json.loads(metadata["from"]), json.loads(metadata["about"])
-        return {word: words[word] for word in WORDS}, dict(about)
+        words, about = {word: words[word] for word in WORDS}, dict(about)
+        beta = about.get("softplus")
+        if not (isinstance(words["spec"], str) and isinstance(about.get("arch"), str)):
+            raise ArtifactError(f"{path}: does not say which network it came from")
+        if not (beta is None or (isinstance(beta, (int, float)) and 0 < beta < float("inf"))):
+            raise ArtifactError(f"{path}: its softplus needs a sharpness above 0, got {beta!r}")
+        return words, about
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         raise ArtifactError(f"{path}: not a file of a hardened network ({error})") from error
 
@@ -81,27 +88,71 @@ class HardenedSource(ModelSource):
 
     form = "a run folder of 'upi harden'"
 
-    def _file(self, spec: str) -> Path:
+    def file(self, spec: str) -> Path:
         return Path(spec) / FILE if Path(spec).is_dir() else Path(spec)
 
     def accepts(self, spec: str) -> bool:
-        file = self._file(spec)
+        file = self.file(spec)
         return file.name == FILE and file.is_file()
 
     def preprocess(self, spec: str) -> Preprocess | None:
-        first = _description(self._file(spec))[0]["spec"]
+        first = _description(self.file(spec))[0]["spec"]
         return source_of(first).preprocess(first)
 
     def load(self, request: Request) -> tuple[Classifier, dict[str, Any]]:
-        path = self._file(request.spec)
+        path = self.file(request.spec)
         words, about = _description(path)
         source = source_of(words["spec"])
+        if source.runs_code:
+            raise ConfigError(
+                f"{path}: hardened from the code {words['spec']!r}, which a file may not start: name that as "
+                "the model and this file as its weights",
+                options=("model", "weights"),
+            )
+        if isinstance(source, HardenedSource):
+            raise ArtifactError(f"{path}: comes from another hardened network; expected the first one")
         model, _ = source.load(replace(request, **words, weights=path if source.filled else None))
-        net = model.net
-        if about.get("softplus") is not None:
-            net = with_softplus(net, float(about["softplus"]))
-        fill(net, path, words["spec"])
-        return Classifier(net.eval(), **model.options()), about
+        return Classifier(opened(model.net, path, words["spec"]), **model.options()), about
+
+
+def opened(net: nn.Module, path: Path, name: str) -> nn.Module:
+    """A network with weights from a file, hardened ones or a plain state dict, in eval mode.
+
+    Args:
+        net: Of the architecture that ``name`` means.
+        path: The file.
+        name: For messages.
+
+    Raises:
+        ArtifactError: The file is damaged, or of another network.
+    """
+    if is_hardened(path):
+        beta = _description(path)[1].get("softplus")
+        net = net if beta is None else with_softplus(net, float(beta))
+    fill(net, path, name)
+    return net.eval()
+
+
+def facts_of(path: Path) -> dict[str, Any]:
+    """What a report says of hardened weights; nothing of a plain state dict."""
+    return _description(path)[1] if is_hardened(path) else {}
+
+
+def is_hardened(path: Path) -> bool:
+    """Whether a file is one of these."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("format") == FORMAT
+    except (SafetensorError, OSError, ValueError):
+        return False
+
+
+def first_words(spec: str, request: Request) -> Request:
+    """How the network behind a hardened one was opened; ``request`` where ``spec`` is not hardened."""
+    source = source_of(spec)
+    if not isinstance(source, HardenedSource):
+        return request
+    return Request(**_description(source.file(spec))[0])
 
 
 SOURCES.add("hardened", "hardened by upi", order=0)(HardenedSource())

@@ -62,11 +62,13 @@ class ModelSource(ABC):
         form: How users write one, for help and messages.
         trains: Whether it has architectures for ``upi train``.
         filled: Whether its networks get their weights from the file of a request.
+        runs_code: Whether a word for one runs code of the user's. Users may say such a word, files may not.
     """
 
     form: ClassVar[str]
     trains: ClassVar[bool] = False
     filled: ClassVar[bool] = False
+    runs_code: ClassVar[bool] = False
 
     @abstractmethod
     def accepts(self, spec: str) -> bool:

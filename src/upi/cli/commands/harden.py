@@ -18,7 +18,7 @@ from upi.core.errors import ConfigError
 from upi.models.harden import DEFENCES, Hardening, Trainable
 from upi.models.harden import harden as harden_network
 from upi.models.hardened import FILE as HARDENED
-from upi.models.hardened import Hardened
+from upi.models.hardened import Hardened, first_words
 from upi.models.recipes import augmentation
 from upi.models.registry import Request, source_of
 from upi.models.trained import FILE, Trained, TrainedSource
@@ -105,9 +105,12 @@ def harden(
         }
         if defence == "softplus":
             about["softplus"] = how.beta
-        words = Request(model.model, mean=weights.mean, std=weights.std, output=place_of(weights.output))
+        asked = Request(model.model, mean=weights.mean, std=weights.std, output=place_of(weights.output))
+        words = first_words(model.model, asked)
         _saved(after, words, about, job.folder.path)
         job.record(**loaded.facts(), model=Subject(after.classifier(), about).facts())
+    if source_of(words.spec).runs_code:
+        console.print(f"Open it with --model {words.spec} --weights {run.out / HARDENED}", soft_wrap=True)
     console.print(
         f"Test accuracy {first:.2%} before, [bold]{about['test_accuracy']:.2%}[/] after, on {len(test)} "
         f"images; classifier in {run.out}"
