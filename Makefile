@@ -7,7 +7,7 @@ DEVICE ?= cpu
 BENCHMARKS ?= $(patsubst benchmarks/bench_%.py,%,$(wildcard benchmarks/bench_*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test quick faults docs bench format clean
+.PHONY: help install demo test quick faults fuzz docs bench format clean
 
 help: ## Say what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -38,6 +38,12 @@ quick: $(INSTALLED) ## Lint, check types, run the tests of modules that are quic
 
 faults: $(INSTALLED) ## Kill runs a hundred times, fill disks, send signals (half an hour)
 	UPI_KILLS=100 $(BIN)/python -m pytest -q tests/faults
+
+FUZZ ?= perturbation subspace classifier hardened weights safe-weights state audit-toml audit-json metrics config entry picture parquet
+RUNS ?= 1000000
+fuzz: $(INSTALLED) ## Feed every reader a million broken files (RUNS=), guided by coverage (hours)
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[fuzz]'
+	for name in $(FUZZ); do $(BIN)/python -m tests.fuzz $$name -runs=$(RUNS) -timeout=1 || exit 1; done
 
 docs: $(INSTALLED) ## Build the documentation, docs/_build/index.html
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build

@@ -15,7 +15,7 @@ from upi.data.shape import Shape
 from upi.datasets.dataset import Dataset
 from upi.models.classifiers import new_net, train_new, trained_or_cached
 from upi.models.recipes import ARCHITECTURES, plan
-from upi.models.trained import Trained
+from upi.models.trained import Trained, load_trained
 from upi.models.training import Recipe, augmented, train, usable_precision
 
 pytestmark = pytest.mark.slow
@@ -162,3 +162,14 @@ def test_there_is_a_recipe_for_every_pair(dataset: str, arch: str) -> None:
     assert small.recipe.flip == (dataset != "mnist")
     with pytest.raises(ConfigError, match="scale"):
         plan(dataset, arch, "huge")
+
+
+@pytest.mark.parametrize("lie", [{"size": 10**5}, {"width": 1e5}, {"channels": 10**9}, {"classes": 10**10}])
+def test_a_file_that_names_a_huge_network_takes_no_memory_for_it(
+    lie: dict[str, float], tmp_path: Path
+) -> None:
+    net = new_net("small-cnn", Shape(1, 12, 4), width=0.25)
+    about = {"arch": "small-cnn", "width": 0.25, "channels": 1, "size": 12, "classes": 4, **lie}
+    Trained(net, "small-cnn", about).save(tmp_path / "net")
+    with pytest.raises(ArtifactError, match="not of the network that it names"):
+        load_trained(tmp_path / "net")

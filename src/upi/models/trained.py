@@ -6,13 +6,15 @@ Weights are read from safetensors: no object is ever unpickled.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
 from upi.core.errors import ArtifactError
 from upi.core.storage import write_atomic
@@ -57,6 +59,7 @@ def load_trained(path: Path) -> Trained:
             raise ArtifactError(f"{path}: expected format {FORMAT!r}, got {metadata.get('format')!r}")
         about = json.loads(metadata["about"])
         shape = Shape(about["channels"], about["size"], about["classes"])
+        _require_fitting(about, shape, weights)
         net = build(about["arch"], shape, width=about.get("width", 1.0))
         if about.get("softplus") is not None:
             net = with_softplus(net, float(about["softplus"]))
@@ -66,6 +69,18 @@ def load_trained(path: Path) -> Trained:
             raise
         raise ArtifactError(f"{path}: not a classifier file ({error})") from error
     return Trained(net.eval(), str(about["arch"]), about)
+
+
+def _require_fitting(about: Mapping[str, Any], shape: Shape, weights: Mapping[str, Tensor]) -> None:
+    """Compare shapes before any memory is taken: what a file says of itself may be anything.
+
+    Raises:
+        ValueError: They differ from the weights in the file.
+    """
+    with torch.device("meta"):
+        wanted = build(about["arch"], shape, width=about.get("width", 1.0)).state_dict()
+    if {k: v.shape for k, v in wanted.items()} != {k: v.shape for k, v in weights.items()}:
+        raise ValueError("its weights are not of the network that it names")
 
 
 class TrainedSource(ModelSource):
