@@ -19,6 +19,7 @@ from upi.audit.compare import Run, paired
 from upi.audit.publish import entries, table_of
 from upi.cli.record import shareable
 from upi.core.errors import RunFolderError
+from upi.experiments import fitting
 
 pytestmark = pytest.mark.slow
 
@@ -285,3 +286,27 @@ def test_a_network_from_code_is_hardened_and_audited_with_its_weights(
     assert found["model"]["test_accuracy"] > 0.5
     data = json.loads(Path("audit/config.json").read_text())["data"]
     assert data["splits"]["train"] == 500  # images that it was hardened on are kept out
+
+
+def test_an_audit_that_ends_inside_a_cell_keeps_the_fits_that_were_done(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("upi.audit.cells.tabulate", killed)
+        run("audit", "--config", place / "audit.toml", "--out", place / "inside", code=130)
+    states = list((place / "inside" / "cells").glob("*/states/*.safetensors"))
+    assert [path.name for path in states] == ["upi-grad-0.safetensors"]
+    with monkeypatch.context() as patch:
+        real = fitting._fitted
+
+        def not_again(*arguments: Any) -> Any:
+            assert len(arguments) < 4, "a fit of a cell was done again"  # those have a state
+            return real(*arguments)
+
+        patch.setattr(fitting, "_fitted", not_again)
+        run("audit", "--config", place / "audit.toml", "--out", place / "inside", code=1)
+    assert metrics(place / "inside")["tables"] == metrics(place / "one")["tables"]
+    assert not list((place / "inside" / "cells").glob("*/states"))
