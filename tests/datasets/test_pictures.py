@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -176,3 +178,30 @@ def test_a_picture_that_cannot_be_decoded_in_the_middle_is_named(workers: int) -
     broken.decode = lambda content, k: form.pixels(content, f"row {k}")
     with pytest.raises(DataError, match="row 5: not a picture"):
         list(Batches(broken, torch.arange(8), 2, workers))
+
+
+def png(width: int, height: int) -> bytes:
+    """A grey picture whose header says a size, with the pixels of one line."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    pixels = zlib.compress(b"\0" * (width + 1))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def test_decompression_bombs_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "1.png").write_bytes(png(60_000, 60_000))
+    with pytest.raises(DataError, match=r"not a picture that can be decoded.*bomb"):
+        _ = load(str(tmp_path)).images[:1]
+
+
+def test_pictures_that_grow_without_bound_when_resized_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "1.png").write_bytes(png(60_000, 1))
+    with pytest.raises(DataError, match="1 x 60000 pixels would be resized to 256 x"):
+        _ = load(str(tmp_path), size=Preprocess.imagenet(224)).images[:1]

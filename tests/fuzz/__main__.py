@@ -29,6 +29,7 @@ def main() -> None:
     (work / "made").mkdir()
     for number, content in enumerate(target.seeds(work / "made")):
         (seeds / f"seed-{number}").write_bytes(content)
+        tried(target, folder, content)  # what is imported at the first call takes seconds
     atheris.Setup(
         [sys.argv[0], *options, f"-artifact_prefix={work}/", str(seeds)],
         lambda data: tried(target, folder, data),

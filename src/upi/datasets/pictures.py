@@ -24,6 +24,10 @@ GREY = ("1", "L", "LA", "La", "I", "F")
 Array = np.ndarray[Any, Any]
 
 
+#: Pixels of a picture, from which Pillow too takes files for decompression bombs.
+MOST_PIXELS = 178_956_970
+
+
 def is_grey(mode: str) -> bool:
     """Whether pictures of this mode have one channel."""
     return mode in GREY or mode.startswith("I;16")
@@ -42,7 +46,7 @@ def opened(source: Any, where: str) -> Any:
     try:
         content = source if isinstance(source, bytes) else Path(source).read_bytes()
         return Image.open(io.BytesIO(content))
-    except (OSError, ValueError) as error:
+    except Exception as error:  # Pillow's readers raise many kinds for damaged files, and one for bombs
         raise DataError(f"{where}: not a picture that can be decoded: {error}") from error
 
 
@@ -75,9 +79,9 @@ def _plain(picture: Any, colour: bool, where: str) -> Any:
         if is_grey(picture.mode):
             picture = _eight_bit(picture, where)
         return picture.convert("RGB" if colour else "L")
-    except (OSError, ValueError, SyntaxError) as error:
-        if isinstance(error, DataError):
-            raise
+    except DataError:
+        raise
+    except Exception as error:  # Pillow decodes when it is asked for pixels: many kinds, as above
         raise DataError(f"{where}: not a picture that can be decoded: {error}") from error
 
 
@@ -85,6 +89,11 @@ def _sized(picture: Any, form: Preprocess, where: str) -> Any:
     from PIL import Image
 
     height, width = form.resized(picture.height, picture.width)
+    if height * width > MOST_PIXELS:
+        raise DataError(
+            f"{where}: a picture of {picture.height} x {picture.width} pixels would be resized to {height} x "
+            f"{width}; expected one of ordinary proportions"
+        )
     if (height, width) != (picture.height, picture.width):
         picture = picture.resize((width, height), Image.Resampling[form.interpolation.upper()])
     if min(height - form.height, width - form.width) < 0:
