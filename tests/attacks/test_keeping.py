@@ -99,3 +99,16 @@ def test_the_state_is_written_while_the_fit_runs(
         loader, keep=tmp_path / "state", progress=lambda done, _: seen.append((tmp_path / "state").exists())
     )
     assert all(seen)
+
+
+def test_facts_that_say_nothing_are_refused(relu_net: nn.Module, loader: Batches, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    with pytest.raises(Stop):
+        attack("upi-grad", relu_net).fit(loader, keep=state, progress=stop_at(3))
+    kept = attack("upi-grad", relu_net).keeper(state, loader)
+    assert kept is not None
+    tensors, _ = kept.load({"delta", "momentum"}) or ({}, {})
+    for facts in ({}, {"history": None, "taken": 3}, {"history": ["x"], "taken": 3}):
+        kept.write(tensors, facts)
+        with pytest.raises(ArtifactError, match="damaged"):
+            attack("upi-grad", relu_net).fit(loader, keep=state)

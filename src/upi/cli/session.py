@@ -170,6 +170,6 @@ def session(run: RunOptions, *, resumes: bool = False) -> Iterator[Session]:
     Raises:
         RunFolderError: The folder exists, another run is at work there, or it cannot be written.
     """
-    job = job_of(current()) if resumes else None
-    with new_run(run.out, force=run.force, job=job) as folder, stages() as stage:
+    job = job_of(current())
+    with new_run(run.out, force=run.force, job=job, resumes=resumes) as folder, stages() as stage:
         yield Session(folder, stage, run.out)

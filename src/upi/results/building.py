@@ -17,6 +17,7 @@ from typing import Any
 from upi.core.errors import RunFolderError
 from upi.core.keeping import difference
 from upi.core.locking import locked
+from upi.core.storage import write_atomic
 from upi.results.folder import CONFIG, RunFolder
 
 #: What a run is asked for, and the folder of states, while it is built.
@@ -57,15 +58,15 @@ class NewRun(RunFolder):
 
 @contextmanager
 def new_run(
-    out: str | Path, *, force: bool = False, job: Mapping[str, Any] | None = None
+    out: str | Path, *, force: bool = False, job: Mapping[str, Any] | None = None, resumes: bool = False
 ) -> Iterator[NewRun]:
     """A fresh run folder that appears at ``out`` when it is published: at the end of the block at the latest.
 
     Args:
         out: Where the folder will be.
         force: Replace an existing run folder; any other folder is never replaced.
-        job: What the run is asked for, as plain JSON values: of commands that go on where they were cut
-            short. None begins anew each time.
+        job: What the run is asked for, as plain JSON values.
+        resumes: It goes on where the same job was cut short; False begins anew each time.
 
     Raises:
         RunFolderError: ``out`` exists, another run is at work there, its parent cannot be written, or a run
@@ -75,7 +76,7 @@ def new_run(
     with locked(out):
         check_free(out, force)
         stage = out.parent / f".{out.name[:60]}.partial"
-        _open_stage(stage, job, force)
+        _open_stage(stage, job or {}, force, resumes)
         run = NewRun(stage, out, force)
         try:
             yield run
@@ -85,21 +86,22 @@ def new_run(
                 error.add_note(f"the results are in {out}")
             elif run.complete:
                 error.add_note(f"the results are in {stage}")
-            elif job is not None and _worth_keeping(stage):
+            elif resumes and _has_states(stage):
                 error.add_note(f"what was finished is kept in {stage}: the same command goes on from there")
             else:
                 shutil.rmtree(stage, ignore_errors=True)
             raise
 
 
-def _open_stage(stage: Path, job: Mapping[str, Any] | None, force: bool) -> None:
+def _open_stage(stage: Path, job: Mapping[str, Any], force: bool, resumes: bool) -> None:
+    """The folder beside: that of the same job, cut short, or a new one."""
     asked = json.dumps(job, sort_keys=True)
     try:
-        if stage.exists() and job is not None and (stage / JOB).is_file():
-            before = (stage / JOB).read_text()
-            if before == asked:
+        before = (stage / JOB).read_text() if (stage / JOB).is_file() else None
+        if before is not None and _has_states(stage):
+            if before == asked and resumes:
                 return
-            if not force and _worth_keeping(stage):
+            if before != asked and not force:
                 raise RunFolderError(
                     f"a run that was cut short is kept in {stage}, with other settings: "
                     f"{difference(before, asked)}; repeat it as it was, force a new one, or choose another "
@@ -109,17 +111,16 @@ def _open_stage(stage: Path, job: Mapping[str, Any] | None, force: bool) -> None
         if stage.exists():
             shutil.rmtree(stage)
         stage.mkdir(parents=True)
-        if job is not None:
-            (stage / JOB).write_text(asked)
+        write_atomic(stage / JOB, asked)
     except OSError as error:
         if isinstance(error, RunFolderError):
             raise
         raise RunFolderError(f"cannot create a run folder in {stage.parent}: {error.strerror}") from error
 
 
-def _worth_keeping(stage: Path) -> bool:
-    """Whether anything in it took time."""
-    return any(path.is_file() for path in stage.rglob("*") if path.name != JOB)
+def _has_states(stage: Path) -> bool:
+    """Whether it holds work that a job would go on from."""
+    return any(path.is_file() for path in (stage / STATES).rglob("*"))
 
 
 def _target(out: str | Path, force: bool) -> Path:

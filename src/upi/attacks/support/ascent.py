@@ -7,7 +7,7 @@ size N), in either ball. Guards against an l2 attack that is a copy of the l-inf
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -41,7 +41,7 @@ class Climb:
 
     delta: Tensor  # (B, C, H, W)
     momentum: Tensor  # (B, C, H, W)
-    history: tuple[float, ...]  # a value for each step that was done
+    history: Sequence[float]  # a value for each step that was done; it grows with the ascent
 
 
 class Memory(Protocol):
@@ -116,17 +116,17 @@ def ascend(
     """
     within = inside or (lambda delta: delta)
     delta, momentum = ball.project(within(start)), torch.zeros_like(start)
-    history: tuple[float, ...] = ()
+    history: list[float] = []
     if memory is not None and memory.begun is not None:
         delta, momentum = (each.to(start) for each in (memory.begun.delta, memory.begun.momentum))
-        history = memory.begun.history
+        history = list(memory.begun.history)
     for step in range(len(history), rule.steps):
         here = objective(delta, step)
         momentum = rule.momentum * momentum + _unit(within(here.gradient))
         delta = ball.project(delta + rule.size(step) * ball.eps * ball.steepest(momentum))
-        history = (*history, here.value)
+        history.append(here.value)
         if memory is not None:
             memory.after(Climb(delta, momentum, history))
         if progress is not None:
             progress(step + 1, rule.steps)
-    return Ascended(delta, history)
+    return Ascended(delta, tuple(history))

@@ -14,7 +14,7 @@ from upi.attacks.support.gradients import GradientFunction, attack_gradient, box
 from upi.attacks.support.objective import Objective
 from upi.core.averaging import weighted_mean
 from upi.core.distributed import shard
-from upi.core.errors import UPIError
+from upi.core.errors import ArtifactError, UPIError
 from upi.core.keeping import Keeper, State
 from upi.core.seeding import generator, normal_like
 from upi.core.types import Progress
@@ -76,20 +76,29 @@ class KeptClimb:
         self.keeper, self.skip = keeper, 0
         self.begun: Climb | None = None
         self.taken: Callable[[], int] = lambda: 0
-        self._last: State | None = None
+        self._last: tuple[Climb, int, int] | None = None  # the climb, its steps, batches read
         kept = None if keeper is None else keeper.load({"delta", "momentum"})
-        if kept is not None:
+        if keeper is not None and kept is not None:
             tensors, facts = kept
-            self.begun = Climb(tensors["delta"], tensors["momentum"], tuple(facts["history"]))
-            self.skip = int(facts["taken"])
+            try:
+                history, self.skip = [float(value) for value in facts["history"]], int(facts["taken"])
+            except (KeyError, TypeError, ValueError) as error:
+                raise ArtifactError(f"{keeper.path}: damaged: {type(error).__name__}: {error}") from error
+            self.begun = Climb(tensors["delta"], tensors["momentum"], history)
 
     def after(self, climb: Climb) -> None:
         """Remember a step; write it if it is time."""
         if self.keeper is None:
             return
-        tensors = {"delta": climb.delta, "momentum": climb.momentum}
-        self._last = last = (tensors, {"history": list(climb.history), "taken": self.taken()})
-        self.keeper.offer(lambda: last)
+        self._last = (climb, len(climb.history), self.taken())
+        self.keeper.offer(self._state)
+
+    def _state(self) -> State:
+        """The last step that was done; the history is cut there, for it may have grown since."""
+        assert self._last is not None
+        climb, steps, taken = self._last
+        facts = {"history": list(climb.history[:steps]), "taken": taken}
+        return {"delta": climb.delta, "momentum": climb.momentum}, facts
 
     def __enter__(self) -> KeptClimb:
         return self
@@ -100,7 +109,7 @@ class KeptClimb:
         if kind is None:
             self.keeper.drop()
         elif self._last is not None and not issubclass(kind, UPIError):
-            self.keeper.write(*self._last)
+            self.keeper.write(*self._state())
 
 
 def raise_shared(
