@@ -275,7 +275,7 @@ def test_a_network_from_code_is_hardened_and_audited_with_its_weights(
     assert "--model plainly:Net --weights hard/hardened.safetensors" in said
     assert {path.name for path in (tmp_path / "hard").iterdir()} == {"config.json", "hardened.safetensors"}
     assert "which a file may not start" in run("audit", "--model", "hard", "--out", "audit", code=2)
-    named = 'plainly:Net"\nweights = "hard/hardened.safetensors"\nmean = [0.2]\nstd = [0.4]\n#"'
+    named = 'plainly:Net"\nweights = "hard/hardened.safetensors"\n#"'
     (tmp_path / "audit.toml").write_text(TOML.format(model=named))
     run("audit", "--config", "audit.toml", "--eps", "1", "--out", "audit", code=1)
     found = metrics(tmp_path / "audit")

@@ -59,7 +59,8 @@ def test_a_network_from_code_comes_back_from_its_file(
     about = {"arch": "mine", "softplus": how.beta} if defence == "softplus" else {"arch": "mine"}
     file = tmp_path / "run" / FILE
     Hardened(after.net, WORDS, about).save(file)
-    again, _ = load_classifier(WORDS.spec, mean=[0.4], std=[0.3], output="scores", weights=file)
+    again, said = load_classifier(WORDS.spec, weights=file)  # normalisation and output are the file's
+    assert said == {**about, "arch": "mine"}
     assert again.fingerprint() == after.classifier().fingerprint()
     x = toy(5, 2).images[:]
     torch.testing.assert_close(again(x), after(x))

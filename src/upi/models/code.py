@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
 from upi.core.errors import ConfigError, ModelError
-from upi.models.hardened import facts_of, opened
+from upi.models.hardened import described, opened
 from upi.models.registry import SOURCES, ModelSource, Request
 from upi.network.classifier import Classifier
 
@@ -43,9 +44,12 @@ class CodeSource(ModelSource):
         return ":" in spec
 
     def load(self, request: Request) -> tuple[Classifier, dict[str, Any]]:
-        net = _from_code(request.spec)
+        net, about = _from_code(request.spec), dict[str, Any]()
         if request.weights is not None:
             net = opened(net, request.weights, request.spec)
+            words, about = described(request.weights)
+            unsaid = {word: value for word, value in words.items() if getattr(request, word) is None}
+            request = replace(request, **unsaid)
         model = Classifier(
             net,
             mean=request.mean,
@@ -54,7 +58,7 @@ class CodeSource(ModelSource):
             multi_label=request.multi_label or request.label is not None,
             label=request.label,
         )
-        return model, {"arch": request.spec, **({} if request.weights is None else facts_of(request.weights))}
+        return model, {"arch": request.spec, **about}
 
 
 SOURCES.add("code", "your own code", order=2)(CodeSource())

@@ -48,8 +48,6 @@ class Hardened:
     def save(self, path: Path) -> None:
         """Write weights and description as safetensors."""
         words = {word: getattr(self.request, word) for word in WORDS}
-        if Path(self.request.spec).exists():
-            words["spec"] = str(Path(self.request.spec).resolve())
         metadata = {
             "format": FORMAT,
             "version": "1",
@@ -89,6 +87,7 @@ class HardenedSource(ModelSource):
     form = "a run folder of 'upi harden'"
 
     def file(self, spec: str) -> Path:
+        """The file that a user's word means."""
         return Path(spec) / FILE if Path(spec).is_dir() else Path(spec)
 
     def accepts(self, spec: str) -> bool:
@@ -133,9 +132,9 @@ def opened(net: nn.Module, path: Path, name: str) -> nn.Module:
     return net.eval()
 
 
-def facts_of(path: Path) -> dict[str, Any]:
-    """What a report says of hardened weights; nothing of a plain state dict."""
-    return _description(path)[1] if is_hardened(path) else {}
+def described(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """How the network of hardened weights was opened, and what a report says; empty of a plain state dict."""
+    return _description(path) if is_hardened(path) else ({}, {})
 
 
 def is_hardened(path: Path) -> bool:
