@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -19,13 +18,13 @@ from upi.audit.run import Audit
 from upi.audit.settings import AuditSettings
 from upi.audit.verdict import Outcome, Verdict
 from upi.cli.console import AuditDisplay, console
-from upi.cli.record import config_record, current, shareable
+from upi.cli.record import shareable, write_record
 from upi.core.errors import ConfigError, RunFolderError
 from upi.core.locking import locked
-from upi.core.storage import write_atomic
 from upi.experiments.stages import StageStore
 from upi.perturbation.hub import push_files, require_hub
 from upi.report import build_report
+from upi.results.building import check_free
 from upi.results.folder import CONFIG, RunFolder, parse_json
 
 COLOURS = {Outcome.PASSED: "green", Outcome.FAILED: "red", Outcome.INCONCLUSIVE: "yellow"}
@@ -60,15 +59,13 @@ def prepare(out: Path, settings: AuditSettings, force: bool) -> bool:
     Raises:
         RunFolderError: It holds something else, or an audit with other settings.
     """
-    if out.is_dir() and any(out.iterdir()):
-        if not (out / CONFIG).is_file():
-            raise RunFolderError(f"{out} exists and is not a run folder (no {CONFIG}); it is never replaced")
-        if not force:
-            _require_same(out, settings)
-            return True
-        shutil.rmtree(out)
-    elif out.exists() and not out.is_dir():
-        raise RunFolderError(f"{out} exists and is not a folder; choose another place", options=("out",))
+    check_free(out, force=True)
+    if not (out / CONFIG).is_file():
+        return False
+    if not force:
+        _require_same(out, settings)
+        return True
+    shutil.rmtree(out)
     return False
 
 
@@ -159,8 +156,7 @@ def run_audit(
             cost = audit.cost()
             parts = dict(cost.parts)
             console.print(f"{'Going on with' if again else 'Audit'}: {len(parts)} parts, {cost}.")
-        record = config_record(current(), audit=settings.plain(), **subject.facts())
-        write_atomic(out / CONFIG, json.dumps(record, indent=2, default=str) + "\n")
+        record = write_record(out, audit=settings.plain(), **subject.facts())
         display.expect(parts)
         found = audit.run(StageStore(out, display))
         verdict = audit.verdict(found)

@@ -18,6 +18,7 @@ from typing import Any
 
 import typer
 
+from upi.core.storage import write_atomic
 from upi.core.version import versions
 
 
@@ -122,3 +123,10 @@ def config_record(context: typer.Context, **facts: Any) -> dict[str, Any]:
         **environment(),
         **facts,
     }
+
+
+def write_record(out: Path, **facts: Any) -> dict[str, Any]:
+    """Write config.json of the command that runs into a run folder; returns its content."""
+    record = {**config_record(current()), **facts}
+    write_atomic(out / "config.json", json.dumps(record, indent=2, default=str) + "\n")
+    return record

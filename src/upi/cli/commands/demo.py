@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -13,14 +12,12 @@ from upi.cli.auditing import run_audit
 from upi.cli.console import AuditDisplay
 from upi.cli.expand import Defaults
 from upi.cli.groups import RunOptions
-from upi.cli.record import config_record, current
+from upi.cli.record import write_record
 from upi.cli.registry import command
 from upi.core.rows import UPI_GRAD, UPI_PCA
-from upi.core.storage import write_atomic
 from upi.datasets.splits import load_parts
 from upi.models.classifiers import FILE, trained_or_cached
 from upi.models.training import Recipe
-from upi.results.folder import CONFIG
 
 DATA = "mnist-sample"
 #: Where the classifier lies in the run folder.
@@ -75,8 +72,7 @@ def demo(
         parts = load_parts(DATA, sizes, seed=run.seed)  # accuracy is of all digits that are left
         recipe = Recipe(epochs=epochs, seed=run.seed)
         trained, _ = trained_or_cached("small-cnn", parts["train"], parts["test"], recipe, progress=progress)
-        record = config_record(current(), audit=settings.plain())
-        write_atomic(run.out / CONFIG, json.dumps(record, indent=2, default=str) + "\n")
+        write_record(run.out, audit=settings.plain())
         trained.save(place / FILE)
 
     run_audit(settings, run.out, force=run.force, first=train)

@@ -11,7 +11,7 @@ import typer
 
 from upi.cli.console import console, stages
 from upi.cli.groups import DeviceOptions
-from upi.cli.record import config_record, current, shareable
+from upi.cli.record import shareable, write_record
 from upi.cli.registry import command
 from upi.core.devices import device_of
 from upi.core.errors import RunFolderError
@@ -30,6 +30,7 @@ from upi.experiments.reproduce import (
 )
 from upi.models.recipes import ARCHITECTURES
 from upi.report.reproduction import RESULTS, build_reproduction
+from upi.results.building import check_free
 from upi.results.folder import CONFIG, parse_json
 
 Architectures = Annotated[
@@ -40,10 +41,9 @@ Architectures = Annotated[
 
 def _check(out: Path, resume: bool, asked: dict[str, object]) -> None:
     """Refuse to mix two runs in a folder."""
-    if not out.exists() or not any(out.iterdir()):
-        return
+    check_free(out, force=True)
     if not (out / CONFIG).exists():
-        raise RunFolderError(f"{out} exists and is not a run folder (no {CONFIG}); choose another --out")
+        return
     if not resume:
         raise RunFolderError(f"{out} exists already; use --resume to go on with it, or another --out")
     before = parse_json(out / CONFIG).get("options", {})
@@ -66,8 +66,7 @@ def _one(
     """One reproduction in its folder; whether every stage worked."""
     with locked(out), stages() as stage:
         _check(out, resume, asked)
-        record = config_record(current())
-        write_atomic(out / CONFIG, json.dumps({**record, "options": asked}, indent=2, default=str) + "\n")
+        record = write_record(out, options=asked)
         lab = Lab(chosen, StageStore(out, stage), device_of(device.device), data_dir)
         results = {"command": shareable(record["argv"]), **run(lab)}
         stage("write tables and figures")
