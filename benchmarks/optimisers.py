@@ -85,7 +85,7 @@ class Job:
 
     def next(self) -> Batch:
         with self.member.model.frozen():
-            return next(self.stream)
+            return next(self.stream).whole
 
 
 def _unit(gradient: Tensor) -> Tensor:

@@ -108,7 +108,7 @@ def test_candidates_that_the_first_images_rule_out_have_no_score(net: nn.Module)
     kept = ~ranked.isnan()
     assert int(kept.sum()) == 10  # a quarter
     torch.testing.assert_close(ranked[kept], every[kept])
-    first = selection._mean(candidates, selection._parts()[0])
+    first = selection._mean(candidates, selection._early()[0])
     assert first[kept].min() >= first[~kept].max()
 
 

@@ -22,6 +22,7 @@ from upi.attacks.support.compiled import MODES, CompiledGradient
 from upi.attacks.support.gradient_check import fast_derivatives_agree, require_right_gradient
 from upi.attacks.support.gradients import GradientFunction, attack_gradient
 from upi.attacks.support.objective import MapChange, Objective
+from upi.core.distributed import shard_size
 from upi.core.errors import ConfigError, CurvatureWarning, unknown_name
 from upi.core.keeping import Keeper
 from upi.core.naming import name_of
@@ -161,6 +162,7 @@ class Attack(ABC):
             "map": name_of(self.map),
             "model": Classifier.wrap(self.model).fingerprint(),
             "versions": versions(),
+            **({} if shard_size() is None else {"shard_size": shard_size()}),
             **({} if loader is None else {"fitted_on": sketch(loader)}),
             **evidence,
         }

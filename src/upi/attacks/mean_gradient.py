@@ -16,7 +16,7 @@ from upi.core.averaging import mean_over
 from upi.core.rows import RowStyle
 from upi.core.seeding import generator
 from upi.core.types import Loader, Progress
-from upi.data.batches import batches
+from upi.data.batches import Batch, Share, shares
 from upi.data.images import count_of, replayable
 from upi.perturbation.pattern import Perturbation, as_perturbation
 
@@ -66,22 +66,26 @@ class MeanGradient(Attack):
             start = surrogate.place(
                 self.ball.sample((1, *first.shape[1:]), generator(self.seed, "mean-gradient"))
             )
-            prepared = batches(
+            prepared = shares(
                 self.classifier,
                 partial(objective.clean, surrogate),
                 loader,
                 correct_only=self.protocol.correct_only,
             )
 
-            def rows() -> Iterator[Tensor]:
-                for batch in prepared:
-                    point, where = batch.x + start, f"batch {batch.index}"
-                    here = boxed_gradients(surrogate, objective, batch, point, clip=self.clip, where=where)
-                    yield here.gradient
+            def told() -> Iterator[Share]:
+                for share in prepared:
+                    yield share
                     if progress is not None:
-                        progress(batch.index + 1, count_of(loader))
+                        progress(share.index + 1, count_of(loader))
 
-            mean = mean_over(rows(), lambda row: row)[None].to(start)
+            def rows(batch: Batch) -> Tensor:
+                point, where = batch.x + start, f"batch {batch.index}"
+                return boxed_gradients(
+                    surrogate, objective, batch, point, clip=self.clip, where=where
+                ).gradient
+
+            mean = mean_over(told(), rows, start[0])[None].to(start)
         require_gradient(mean, where="mean gradient")
         delta = self.ball.project(start + self.ball.extreme(mean))
         return as_perturbation(self.ball.outward(delta), self.ball, self.record(loader))

@@ -14,6 +14,7 @@ import numpy as np
 from upi import saliency as maps
 from upi.attacks import ATTACKS
 from upi.audit.gallery import gallery
+from upi.core.distributed import leads
 from upi.core.rows import ROWS, UNIVERSAL
 from upi.core.types import Progress
 from upi.evaluation import Evaluation, Row, evaluate
@@ -132,7 +133,8 @@ def run_cell(
         kept = evaluation.per_sample[best]["sample"]
         shots = gallery(model, chosen[best], splits.test, kept, saliency=explained)
         written.append(shots.save(home / "gallery.safetensors"))
-    shutil.rmtree(states, ignore_errors=True)
+    if leads():
+        shutil.rmtree(states, ignore_errors=True)
     flags = [{"table": spec.key, **flag.to_dict()} for flag in evaluation.flags]
     plain: dict[str, Any] = json.loads(json.dumps({"table": table, "flags": flags}))
     return {**plain, "files": [str(path.relative_to(folder)) for path in written]}

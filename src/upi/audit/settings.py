@@ -245,6 +245,9 @@ class AuditSettings(Part):
     effort: Literal["quick", "standard", "thorough"] = Field("standard", description="How much work is done.")
     seed: int = Field(0, description="Fixes everything random.")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
+    shard_size: PositiveInt | None = Field(
+        None, description="Images of a piece of a batch that workers share. Default: 8 under torchrun."
+    )
     network: NetworkSettings
     images: ImageSettings = ImageSettings()
     explanations: ExplanationSettings = ExplanationSettings()

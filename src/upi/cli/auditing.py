@@ -19,6 +19,7 @@ from upi.audit.settings import AuditSettings
 from upi.audit.verdict import Outcome, Verdict
 from upi.cli.console import AuditDisplay, console
 from upi.cli.record import shareable, write_record
+from upi.core.distributed import from_lead, leads, require_same, sharding
 from upi.core.errors import ConfigError, RunFolderError
 from upi.core.locking import locked
 from upi.experiments.stages import StageStore
@@ -139,16 +140,18 @@ def run_audit(
     begin = time.perf_counter()
     if hub_name is not None:
         require_hub(hub_name)
-    with locked(out), AuditDisplay.running() as display:
-        again = prepare(out, settings, force)
+    with sharding(settings.shard_size), locked(out), AuditDisplay.running() as display:
+        again = from_lead(lambda: prepare(out, settings, force))
         if first is not None:
             first(display)
         display("load images and network")
         subject = open_subject(settings)
+        require_same("set of images", subject.splits.origin["fingerprint"])
+        require_same("network", subject.about["fingerprint"])
         before = None if baseline is None else _baseline(baseline, settings, subject)
         radii = None if before is None else radii_of(before, *_asked(settings))
         audit = Audit(settings, subject.model, subject.splits, out, radii)
-        if (out / VERDICT).is_file():
+        if from_lead((out / VERDICT).is_file):
             parts = audit.parts()
             console.print(f"Going on with an audit of {len(parts)} parts that was finished.")
         else:
@@ -160,6 +163,8 @@ def run_audit(
         display.expect(parts)
         found = audit.run(StageStore(out, display))
         verdict = audit.verdict(found)
+        if not leads():
+            return verdict
         display("write results and page")
         seconds = time.perf_counter() - begin
         tables = write(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -16,9 +17,11 @@ from typing import ParamSpec
 import typer
 from pydantic import ValidationError
 
-from upi.cli.console import errors
+from upi.cli.console import console, errors
+from upi.core.distributed import is_joint, leads, team
 from upi.core.errors import UPIError
 from upi.core.keeping import asked_by
+from upi.core.launch import refuse_several, workers
 
 P = ParamSpec("P")
 #: What each code means, for every command.
@@ -74,17 +77,48 @@ def _remedy(error: UPIError) -> str:
     return f" ({flags})" if flags else ""
 
 
-def exit_codes(command: Callable[P, None]) -> Callable[P, None]:
-    """Turn this library's errors into one clear line and exit code 2, Ctrl-C into 130."""
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Only the leading worker prints; warnings of the others are its own as well."""
+    if leads():
+        yield
+        return
+    console.quiet = True
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _heard(error: BaseException) -> bool:
+    """Whether this worker says what went wrong: the leading one, and one that was alone with it."""
+    return leads() or not (is_joint(error) or isinstance(error, KeyboardInterrupt))
+
+
+def exit_codes(command: Callable[P, None], alone: str | None = None) -> Callable[P, None]:
+    """Turn this library's errors into one clear line and exit code 2, Ctrl-C into 130.
+
+    Args:
+        command: What runs.
+        alone: Its name, where it runs in one process only.
+    """
 
     @wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            with signals():
-                command(*args, **kwargs)
+            if alone is not None:
+                refuse_several(f"upi {alone}")
+            ended: typer.Exit | None = None
+            with signals(), workers(), _quiet():
+                try:
+                    command(*args, **kwargs)
+                except typer.Exit as end:  # a verdict: no error, so workers leave together
+                    ended = end
+            if ended is not None:
+                raise ended
         except KeyboardInterrupt as error:
-            errors.print("interrupted; nothing half-written was left behind")
-            _notes(error)
+            if _heard(error):
+                errors.print("interrupted; nothing half-written was left behind")
+                _notes(error)
             raise typer.Exit(TERMINATED if isinstance(error, Terminated) else INTERRUPTED) from None
         except ValidationError as error:
             for problem in error.errors():
@@ -92,9 +126,11 @@ def exit_codes(command: Callable[P, None]) -> Callable[P, None]:
                 errors.print(f"[red]error[/] --{place}: {problem['msg']}, got {problem['input']!r}")
             raise typer.Exit(2) from None
         except UPIError as error:
-            errors.print(f"[red]error[/] {type(error).__name__}: ", end="")
-            errors.print(str(error) + _remedy(error), markup=False, highlight=False, soft_wrap=True)
-            _notes(error)
+            if _heard(error):
+                who = "" if leads() else f"worker {team().rank}: "
+                errors.print(f"[red]error[/] {who}{type(error).__name__}: ", end="")
+                errors.print(str(error) + _remedy(error), markup=False, highlight=False, soft_wrap=True)
+                _notes(error)
             raise typer.Exit(2) from None
         except (typer.Exit, typer.Abort, typer.BadParameter):
             raise

@@ -6,6 +6,7 @@ option of its own, and the function gets the groups whole and validated.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import wraps
 from inspect import Parameter, signature
@@ -15,7 +16,9 @@ import typer
 from pydantic import BaseModel, ConfigDict
 from typer.models import OptionInfo
 
-from upi.cli.record import running
+from upi.cli.record import job_of, running
+from upi.core.distributed import require_same
+from upi.core.keeping import difference
 
 
 class OptionGroup(BaseModel):
@@ -86,7 +89,8 @@ def expanded(command: Callable[..., None]) -> Callable[..., None]:
             name: group(**{field: given.pop(field) for field in group.model_fields})
             for name, group in groups.items()
         }
-        with running(given.pop("context")):
+        with running(given.pop("context")) as context:
+            require_same("set of options", json.dumps(job_of(context), sort_keys=True), difference)
             command(**whole, **given)
 
     called.__signature__ = signature(command).replace(parameters=list(parameters.values()))  # type: ignore[attr-defined]

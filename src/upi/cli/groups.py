@@ -57,6 +57,21 @@ class DeviceOptions(OptionGroup):
         return model
 
 
+class ShareOptions(OptionGroup):
+    """How several workers share the work."""
+
+    panel: ClassVar[str] = "Run"
+
+    shard_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Cut batches into pieces of this many images, which workers share. Equal pieces, equal "
+            "bytes, however many workers. Default: 8 under torchrun, else whole batches."
+        ),
+        Field(ge=1),
+    ] = None
+
+
 class DataOptions(OptionGroup):
     """Which images, and how they are split."""
 

@@ -58,11 +58,11 @@ _RUNNING: ContextVar[typer.Context] = ContextVar("command")
 
 
 @contextmanager
-def running(context: typer.Context) -> Iterator[None]:
+def running(context: typer.Context) -> Iterator[typer.Context]:
     """The command that ``current`` answers with inside."""
     token = _RUNNING.set(context)
     try:
-        yield
+        yield context
     finally:
         _RUNNING.reset(token)
 

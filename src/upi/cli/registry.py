@@ -16,13 +16,21 @@ from upi.core.registry import Registry
 COMMANDS: Registry[Callable[..., None]] = Registry("command", "upi.cli.commands")
 
 
-def command(name: str, *, order: int = 100) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Declare a command; its docstring is its help."""
+def command(
+    name: str, *, order: int = 100, several: bool = False
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Declare a command; its docstring is its help.
+
+    Args:
+        name: What it is called.
+        order: Place in lists.
+        several: A launcher may start several workers of it.
+    """
 
     def declare(function: Callable[..., None]) -> Callable[..., None]:
         summary = (function.__doc__ or "").strip().splitlines()[0]
         whole = expanded(function)
-        guarded = exit_codes(whole)  # groups are validated inside
+        guarded = exit_codes(whole, name if not several else None)  # groups are validated inside
         guarded.__annotations__ = whole.__annotations__
         return COMMANDS.add(name, summary, order=order)(guarded)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from upi.cli.console import StageDisplay, console, stages
 from upi.cli.groups import DataOptions, DeviceOptions, ModelOptions, RunOptions, WeightOptions
 from upi.cli.record import config_record, current, job_of
+from upi.core.distributed import leads, require_same
 from upi.core.errors import ConfigError
 from upi.data.preprocess import Preprocess
 from upi.datasets.splits import Parts
@@ -109,6 +110,7 @@ class Session:
         """The images, cut into parts, as a network expects them."""
         self.stage(title)
         parts = data.load(expected)
+        require_same("set of images", parts.fingerprint)
         return Images(parts, data.origin(parts.fingerprint), data.workers)
 
     def subject(
@@ -128,6 +130,7 @@ class Session:
         if len(files) > 1:
             raise ConfigError(f"one network takes one file of weights, got {len(files)}")
         model, about = weights.load(options.model, images.parts, data, files[0] if files else None)
+        require_same("network", model.fingerprint())
         return Subject(device.put(model), about)
 
     def record(self, **facts: Any) -> None:
@@ -150,6 +153,8 @@ class Session:
             **outcome.more,
         )
         self.folder.publish()
+        if not leads():
+            return
         self.stage("draw the report")
         build_report(self.folder, shown_as=self.out)
 

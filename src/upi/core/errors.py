@@ -16,7 +16,10 @@ class UPIError(Exception):
     Attributes:
         options: Names of the options that would mend it, for whoever has words of its own for them, such as
             a command line.
+        joint: Whether all workers of a job raised it together.
     """
+
+    joint = False
 
     def __init__(self, message: str = "", *, options: Iterable[str] = ()) -> None:
         super().__init__(message)
@@ -41,6 +44,10 @@ class ZeroGradientError(UPIError, ArithmeticError):
 
 class NonFiniteError(UPIError, ArithmeticError):
     """A step produced NaN or infinity; the perturbation was left untouched."""
+
+
+class WorkerError(UPIError, RuntimeError):
+    """A worker of a job on several has ended, or never came."""
 
 
 class FallbackWarning(UserWarning):

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from upi.core.distributed import from_lead, leads
 from upi.core.errors import RunFolderError
 
 #: What file systems without locks answer.
@@ -27,13 +28,16 @@ def lock_of(folder: Path) -> Path:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder, which need not exist yet, for this process.
+    """Hold a folder, which need not exist yet, for this process; of several workers the leading one does.
 
     Raises:
         RunFolderError: Another process holds it, or its parent cannot be written.
     """
     path = lock_of(folder.resolve())
-    descriptor = _taken(path, folder)
+    descriptor = from_lead(lambda: _taken(path, folder))
+    if not leads():
+        yield
+        return
     try:
         yield
     finally:

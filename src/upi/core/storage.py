@@ -11,17 +11,21 @@ import os
 import tempfile
 from pathlib import Path
 
+from upi.core.distributed import leads
 from upi.core.errors import RunFolderError
 
 
 def write_atomic(path: str | Path, content: bytes | str) -> Path:
-    """Write ``content`` to ``path`` so that it appears complete or not at all.
+    """Write ``content`` to ``path`` so that it appears complete or not at all; of several workers the leading
+    one does.
 
     Raises:
         RunFolderError: The folder cannot be written or the disk is full. The
             former content of ``path``, if any, is untouched.
     """
     path = Path(path)
+    if not leads():
+        return path
     data = content.encode() if isinstance(content, str) else content
     temporary: Path | None = None
     try:

@@ -51,3 +51,4 @@ class Samples:
     x: Tensor  # (N, C, H, W) in [0, 1]
     label: Tensor | None  # (N,) int64
     index: int  # number of the batch in its loader, from 0
+    first: int = 0  # place of the first image in that batch, where this is a piece of it

@@ -1,17 +1,23 @@
-"""From a loader to prepared batches: predicted, filtered, explained, each image only once."""
+"""From a loader to prepared batches: predicted, filtered, explained, each image only once.
+
+A batch may be cut into pieces that several workers share; each prepares its own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
+from upi.core.distributed import gathered, jointly, own, require_same_images, shard_size
 from upi.core.errors import DataError
 from upi.core.types import Loader, Samples
 from upi.data.cache import ImageCache, Keys
 from upi.data.eligibility import correctly_classified, explained
-from upi.data.images import count_of, samples
+from upi.data.images import count_of, cut, samples
 from upi.network.frozen import FrozenNetwork
 
 
@@ -37,6 +43,7 @@ class Batch:
     index: int  # number of the batch in its loader, from 0
     margin: Tensor | None = None  # (N,) lead of the target's logit at x, where an objective needs it
     scale: Tensor | None = None  # () mean margin of the whole batch, where this is a part of one
+    piece: int = 0  # number of the piece of the batch that this is
 
     @classmethod
     def of(cls, x: Tensor, target: Tensor, clean: CleanSide, index: int) -> Batch:
@@ -97,15 +104,114 @@ def prepare(
     return batch.take(counted) if counted.any() else None
 
 
-def batches(
+@dataclass(frozen=True)
+class Share:
+    """What a worker has of one batch: all of it where nothing is cut, else its own pieces.
+
+    Attributes:
+        pieces: This worker's pieces that have images which count.
+        counts: Images that count, of every piece of every worker.
+        index: Number of the batch in its loader.
+        first: Images that came before it in this pass, those left out included.
+        size: Images of a piece before any is left out; of a whole batch all of them.
+    """
+
+    pieces: tuple[Batch, ...]
+    counts: tuple[int, ...]
+    index: int
+    first: int
+    size: int
+
+    @property
+    def cut(self) -> int:
+        """Pieces of the batch."""
+        return len(self.counts)
+
+    @property
+    def whole(self) -> Batch:
+        """The batch, of one that is not cut."""
+        (batch,) = self.pieces
+        return batch
+
+    @property
+    def count(self) -> int:
+        """Images of the batch that count, over all workers."""
+        return sum(self.counts)
+
+
+def mean_margin(margin: Tensor) -> Tensor:
+    """Mean margin; where the surrogate classifies every image otherwise, the mean of its size."""
+    mean = margin.clamp_min(0).mean()
+    return torch.where(mean > 0, mean, margin.abs().mean().clamp_min(1e-6))
+
+
+#: Of a piece: images that count, sum of their positive margins, sum of the sizes of their margins.
+Tally = tuple[int, float, float]
+
+
+def tally_of(batch: Batch | None) -> Tally:
+    """What the others need to know of a piece."""
+    if batch is None:
+        return 0, 0.0, 0.0
+    if batch.margin is None:
+        return len(batch), 0.0, 0.0
+    margin = batch.margin.double()
+    return len(batch), float(margin.clamp_min(0).sum()), float(margin.abs().sum())
+
+
+def scale_of(tallies: Sequence[Tally]) -> float:
+    """``mean_margin`` over all pieces of all workers, from what is known of each."""
+    count = sum(tally[0] for tally in tallies)
+    mean = math.fsum(tally[1] for tally in tallies) / max(1, count)
+    return mean if mean > 0 else max(1e-6, math.fsum(tally[2] for tally in tallies) / max(1, count))
+
+
+def scaled(batch: Batch, tallies: Sequence[Tally]) -> Batch:
+    """A piece whose prices are measured in the mean margin of all of them."""
+    return batch if batch.margin is None else replace(batch, scale=batch.margin.new_tensor(scale_of(tallies)))
+
+
+def _share(sample: Samples, first: int, make: Callable[[Samples], Batch | None]) -> Share:
+    """This worker's pieces of a batch, prepared."""
+    size = shard_size()
+    parts = cut(sample, size)
+    mine = jointly(lambda: {number: make(parts[number]) for number in own(len(parts))})
+    tallies = gathered({number: tally_of(batch) for number, batch in mine.items()})
+    kept = [replace(batch, piece=number) for number, batch in mine.items() if batch is not None]
+    if len(parts) > 1:
+        kept = [scaled(batch, tallies) for batch in kept]
+    counts = tuple(tally[0] for tally in tallies)
+    return Share(tuple(kept), counts, sample.index, first, len(parts[0].x))
+
+
+def _pass(
+    loader: Loader, make: Callable[[Samples], Batch | None], correct_only: bool, skip: Callable[[], bool]
+) -> Iterator[Share]:
+    """Shares of one pass that have images which count; those that ``skip`` says are not looked at."""
+    seen, some = 0, False
+    for sample in samples(loader):
+        if seen == 0:
+            require_same_images(sample.x, f"batch {sample.index}")
+        before, seen = seen, seen + sample.x.shape[0]
+        if skip():
+            some = True  # they were looked at before
+            continue
+        share = _share(sample, before, make)
+        if share.count:
+            some = True
+            yield share
+    _require_some(some, seen, correct_only)
+
+
+def shares(
     network: FrozenNetwork,
     explain: Explain,
     loader: Loader,
     *,
     correct_only: bool = False,
     cache: ImageCache | None = None,
-) -> Iterator[Batch]:
-    """One pass over the loader as prepared batches.
+) -> Iterator[Share]:
+    """One pass over the loader as prepared batches, as far as they are this worker's.
 
     Args:
         network: What predicts the explained classes.
@@ -117,15 +223,12 @@ def batches(
     Raises:
         DataError: No image, or none that is classified correctly where that is asked for.
     """
-    cache = ImageCache(loader, limit=0) if cache is None else cache
-    seen, some = 0, False
-    for sample in samples(loader):
-        seen += sample.x.shape[0]
-        batch = prepare(network, explain, sample, cache, correct_only=correct_only)
-        if batch is not None:
-            some = True
-            yield batch
-    _require_some(some, seen, correct_only)
+    held = ImageCache(loader, limit=0) if cache is None else cache
+
+    def make(sample: Samples) -> Batch | None:
+        return prepare(network, explain, sample, held, correct_only=correct_only)
+
+    yield from _pass(loader, make, correct_only, lambda: False)
 
 
 def _require_some(some: bool, seen: int, correct_only: bool) -> None:
@@ -166,19 +269,13 @@ class EndlessBatches:
         once = steps is not None and steps <= count_of(loader)
         self.cache = ImageCache(loader, limit=0) if once else ImageCache(loader)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Share]:
         while True:
-            seen, some = 0, False
-            for sample in samples(self.loader):
-                self.taken += 1
-                seen += sample.x.shape[0]
-                if self.taken <= self.skip:
-                    some = True  # they were looked at before
-                    continue
-                batch = prepare(
-                    self.network, self.explain, sample, self.cache, correct_only=self.correct_only
-                )
-                if batch is not None:
-                    some = True
-                    yield batch
-            _require_some(some, seen, self.correct_only)
+            yield from _pass(self.loader, self._make, self.correct_only, self._known)
+
+    def _known(self) -> bool:
+        self.taken += 1
+        return self.taken <= self.skip
+
+    def _make(self, sample: Samples) -> Batch | None:
+        return prepare(self.network, self.explain, sample, self.cache, correct_only=self.correct_only)

@@ -38,7 +38,7 @@ class ImageCache:
     def keys(self, sample: Samples) -> Keys:
         """One name for each image of a batch."""
         if self.by_place:
-            return [(sample.index, row) for row in range(sample.x.shape[0])]
+            return [(sample.index, sample.first + row) for row in range(sample.x.shape[0])]
         return digests(sample.x)
 
     def rows(

@@ -106,6 +106,22 @@ def samples(loader: Loader) -> Iterator[Samples]:
         raise DataError("the loader yields no images")
 
 
+def cut(sample: Samples, size: int | None) -> list[Samples]:
+    """A batch in pieces of ``size`` images, the last of fewer; None leaves it whole."""
+    count = sample.x.shape[0]
+    if size is None or size >= count:
+        return [sample]
+    return [
+        Samples(
+            sample.x[first : first + size],
+            None if sample.label is None else sample.label[first : first + size],
+            sample.index,
+            sample.first + first,
+        )
+        for first in range(0, count, size)
+    ]
+
+
 class Remembered:
     """An iterable that reads a one-shot iterator once and replays what it read.
 

@@ -10,8 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from upi import dissimilarity as dissimilarities
 from upi import saliency as maps
@@ -22,8 +21,9 @@ from upi.core.naming import name_of
 from upi.core.rows import CONTROL, MATCHED_NOISE, NOISE, ONE_STEP, OTHER_IMAGE, PER_IMAGE, TINY_NOISE
 from upi.core.types import Dissimilarity, Loader, Perturber, Progress, SaliencyMap
 from upi.evaluation.flags import RowSummary, fitting_flags, overlap_flags, sample_flags, table_flags
+from upi.evaluation.gathering import gather
 from upi.evaluation.intervals import interval
-from upi.evaluation.measure import REPEATED, Pass, kind_of, run_pass
+from upi.evaluation.measure import REPEATED, Pass, kind_of
 from upi.evaluation.result import METRICS, Column, Evaluation, Row, mean_of
 from upi.network.classifier import Classifier
 from upi.perturbation.ball import Ball
@@ -170,31 +170,39 @@ def evaluate(
         rows |= _one_step(classifier, chosen, run.ball, preset, seed)
     if any(name in rows for name in OPPONENTS):
         run.beta = resolve(preset).surrogate
-    targets, index, label, seen = run_pass(run, rows, loader, wanted, progress)
-    _keep_better_sign(run)
-    kinds = {name: kind_of(name, rows[name]) if name in rows else CONTROL for name in run.columns}
-    columns = {name: _column(parts) for name, parts in run.columns.items()}
+    found = gather(run, rows, loader, wanted, progress)
+    columns = {
+        name: {key: values.numpy() for key, values in column.items()}
+        for name, column in found.columns.items()
+    }
+    _keep_better_sign(columns)
+    kinds = {name: kind_of(name, rows[name]) if name in rows else CONTROL for name in columns}
     scales = {name: mean_of(columns, name) for name in (NOISE, MATCHED_NOISE, *OPPONENTS)}
     table = {name: _row(name, kinds[name], column, scales, seed) for name, column in columns.items()}
     summaries = {
         name: RowSummary(row.kind, row.dissimilarity.mean, row.prediction_changed)
         for name, row in table.items()
     }
-    shared = {"sample": index.numpy(), "label": label.numpy(), "target": targets.numpy()}
+    shared = {
+        "sample": found.numbers.numpy(),
+        "label": found.labels.numpy(),
+        "target": found.targets.numpy(),
+    }
+    count = len(found.targets)
     return Evaluation(
         saliency=saliency if isinstance(saliency, str) else name_of(saliency),
         dissimilarity=name_of(dissimilarity),
         norm=run.ball.norm,
         eps=run.ball.eps,
-        n_test=len(targets),
-        n_seen=seen,
+        n_test=count,
+        n_seen=found.seen,
         rows=table,
         flags=(
-            *run.flags.values(),
-            *sample_flags(len(targets), seen - run.left_out[REPEATED]),
+            *found.flags.values(),
+            *sample_flags(count, found.seen - found.left_out.get(REPEATED, 0)),
             *table_flags(summaries),
             *fitting_flags(perturbations),
-            *overlap_flags(perturbations, run.known),
+            *overlap_flags(perturbations, found.known),
         ),
         per_sample={name: {**shared, **column} for name, column in columns.items()},
         seconds=time.perf_counter() - begin,
@@ -214,15 +222,8 @@ def _one_step(
     return {ONE_STEP: attack(1), OPPOSITE: attack(-1)}
 
 
-def _keep_better_sign(run: Pass) -> None:
+def _keep_better_sign(columns: dict[str, Column]) -> None:
     """Of the one-step attack and its opposite the one that changes maps more, as its authors do."""
-    opposite = run.columns.pop(OPPOSITE, None)
-    if opposite is None:
-        return
-    own, other = (_column(parts)["dissimilarity"].mean() for parts in (run.columns[ONE_STEP], opposite))
-    if other > own:
-        run.columns[ONE_STEP] = opposite
-
-
-def _column(parts: list[dict[str, Tensor]]) -> Column:
-    return {key: torch.cat([part[key] for part in parts]).numpy() for key in parts[0]}
+    opposite = columns.pop(OPPOSITE, None)
+    if opposite is not None and opposite["dissimilarity"].mean() > columns[ONE_STEP]["dissimilarity"].mean():
+        columns[ONE_STEP] = opposite

@@ -14,6 +14,7 @@ from upi.attacks import ATTACKS, UPIPCA, Attack
 from upi.attacks.base import IterativeAttack
 from upi.attacks.protocol import Protocol, resolve
 from upi.attacks.registry import fitted
+from upi.core.distributed import from_lead
 from upi.core.errors import ConfigError, unknown_name
 from upi.core.rows import CLASS_UAP, UPI_GRAD, UPI_PCA
 from upi.core.storage import write_atomic
@@ -144,12 +145,20 @@ def fit(
         return _fitted(attack, splits, progress)
     pattern, mark, state = (keep.with_name(keep.name + end) for end in (".safetensors", ".job", ".state"))
     job = json.dumps({**attack.record(splits.fit), "data": dict(splits.origin)}, sort_keys=True)
-    if pattern.exists() and mark.exists() and mark.read_text() == job:
-        return Perturbation.load(pattern)
+    known = from_lead(lambda: _known(pattern, mark, job))
+    if known is not None:
+        return known
     found = _fitted(attack, splits, progress, state)
     found.save(pattern)
     write_atomic(mark, job)
     return found
+
+
+def _known(pattern: Path, mark: Path, job: str) -> Perturbation | None:
+    """The pattern that this very fit has left; None where there is none."""
+    if pattern.exists() and mark.exists() and mark.read_text() == job:
+        return Perturbation.load(pattern)
+    return None
 
 
 def _fitted(

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from upi.core.distributed import all_failed, from_lead, shard_size
 from upi.core.errors import RunFolderError
 from upi.core.storage import write_atomic
 from upi.core.types import Progress
@@ -38,7 +39,8 @@ class Outcome:
 
 
 def _key(inputs: Mapping[str, Any]) -> str:
-    text = json.dumps({"versions": versions(), **inputs}, sort_keys=True, default=str)
+    cut = {} if shard_size() is None else {"shard_size": shard_size()}
+    text = json.dumps({"versions": versions(), **cut, **inputs}, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -67,9 +69,10 @@ class StageStore:
         """
         path = self.folder / "stages" / f"{name.replace('/', '--')}.json"
         key = _key(inputs)
-        outcome = self._finished(name, path, key)
+        outcome = from_lead(lambda: self._finished(name, path, key))
         if outcome is None:
-            outcome = self._attempt(name, path, key, make)
+            mine = self._attempt(name, path, key, make)
+            outcome = from_lead(lambda: mine)  # which has written its files by now
         self.outcomes.append(outcome)
         return outcome
 
@@ -93,6 +96,8 @@ class StageStore:
             result = make(self.announce(name))
             json.dumps(result, allow_nan=False)  # what cannot be kept is a failure of this stage alone
         except Exception as problem:  # whatever it is, the other stages go on and the report says it
+            if not all_failed(problem):
+                raise
             result, error, trace = None, f"{type(problem).__name__}: {problem}", traceback.format_exc()
         seconds = round(time.perf_counter() - begin, 2)
         record = {

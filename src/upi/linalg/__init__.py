@@ -3,7 +3,7 @@
 from upi.linalg.difference import Difference, MatrixDifference
 from upi.linalg.gram import gram
 from upi.linalg.krylov import krylov
-from upi.linalg.operator import MatrixRows, Operator, RowOperator, Term
+from upi.linalg.operator import MatrixRows, Operator, RowOperator, Term, follow
 from upi.linalg.power import power
 from upi.linalg.result import EigenResult
 from upi.linalg.sketch import FrequentDirections, sketch
@@ -17,6 +17,7 @@ __all__ = [
     "Operator",
     "RowOperator",
     "Term",
+    "follow",
     "gram",
     "krylov",
     "power",

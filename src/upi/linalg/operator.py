@@ -13,8 +13,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from upi.core.averaging import weighted_mean
-
 
 @dataclass(frozen=True)
 class Term:
@@ -40,11 +38,25 @@ class Operator(ABC):
         for term in self.terms():
             total += term.matmat(block)
             count += term.count
-        return weighted_mean(total, count)
+        return total / count
 
     def matvec(self, vector: Tensor) -> Tensor:
         """A applied to (d,) float64."""
         return self.matmat(vector[:, None])[:, 0]
+
+
+def endless(operator: Operator) -> Iterator[Term]:
+    """Its terms, pass after pass."""
+    while True:
+        yield from operator.terms()
+
+
+def follow(operator: Operator, updates: int = 0) -> None:
+    """Go over an operator as its solver does elsewhere: some updates, if there are any, and a whole pass."""
+    for _ in zip(range(updates), endless(operator), strict=False):
+        pass
+    for _ in operator.terms():
+        pass
 
 
 class RowOperator(Operator):

@@ -9,19 +9,12 @@ Juditsky 1992), which on planted spectra is as close to the truth as the exact s
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from itertools import count
 
 import torch
 
 from upi.core.seeding import generator
-from upi.linalg.operator import Operator, Term
+from upi.linalg.operator import Operator, endless
 from upi.linalg.result import EigenResult
-
-
-def _endless_terms(operator: Operator) -> Iterator[Term]:
-    for _ in count():
-        yield from operator.terms()
 
 
 def power(
@@ -43,7 +36,7 @@ def power(
     vector = torch.randn(operator.dim, generator=rng, dtype=torch.float64)
     vector /= vector.norm()
     scale, largest, history, average = 0.0, 1, [], torch.zeros_like(vector)
-    for step, term in zip(range(steps), _endless_terms(operator), strict=False):
+    for step, term in zip(range(steps), endless(operator), strict=False):
         largest = max(largest, term.count)  # a short last batch must not weigh as much as a full one
         image = term.matmat(vector[:, None])[:, 0] / largest
         quotient = float(vector @ image)

@@ -14,6 +14,7 @@ import torch
 from platformdirs import user_cache_path
 from torch import nn
 
+from upi.core.distributed import from_lead
 from upi.core.storage import write_atomic
 from upi.core.types import Progress
 from upi.data.shape import Shape
@@ -125,11 +126,23 @@ def trained_or_cached(
 ) -> tuple[Trained, bool]:
     """The same classifier from the cache where it is, else trained and kept.
 
-    Training that was cut short goes on where its last epoch ended.
+    Training that was cut short goes on where its last epoch ended. Of several workers the leading one trains.
 
     Returns:
         The classifier, and whether it came from the cache.
     """
+    return from_lead(lambda: _trained_or_cached(arch, data, test, recipe, width, device, progress))
+
+
+def _trained_or_cached(
+    arch: str,
+    data: Dataset,
+    test: Dataset,
+    recipe: Recipe,
+    width: float,
+    device: torch.device | str,
+    progress: Progress | None,
+) -> tuple[Trained, bool]:
     folder = cache_folder() / "classifiers"
     path = folder / f"{cache_key(arch, width, recipe, data, test)}.safetensors"
     took = path.with_suffix(".seconds")  # beside the file, which is the same however long it took

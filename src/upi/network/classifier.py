@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from upi.core.errors import ConfigError, ModelError, UPIError
 from upi.network.frozen import FrozenNetwork
-from upi.network.identity import fingerprint, state
+from upi.network.identity import REFUSALS, fingerprint, state
 from upi.network.surrogate import Surrogate
 
 
@@ -63,8 +63,8 @@ class Classifier(FrozenNetwork):
             return self(x)
         except UPIError:
             raise
-        except (RuntimeError, ValueError, TypeError) as error:
-            reason = str(error).splitlines()[0][:200]
+        except REFUSALS as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
             raise ModelError(
                 f"the model cannot run on images of shape {tuple(x.shape[1:])}: {reason}"
             ) from error

@@ -52,7 +52,16 @@ SIDES = (
 #: Logits are rounded to this share of the largest one.
 DIGITS = 6
 #: What a network that cannot take an image of some size, or float64, may raise.
-REFUSALS = (RuntimeError, ValueError, TypeError, IndexError, AttributeError, KeyError, UPIError)
+REFUSALS = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    IndexError,
+    AttributeError,
+    KeyError,
+    AssertionError,
+    UPIError,
+)
 
 _KNOWN: WeakKeyDictionary[nn.Module, tuple[Any, str]] = WeakKeyDictionary()
 

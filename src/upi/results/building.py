@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from upi.core.distributed import from_lead, leads
 from upi.core.errors import RunFolderError
 from upi.core.keeping import difference
 from upi.core.locking import locked
@@ -44,6 +45,10 @@ class NewRun(RunFolder):
         if self.path == self.out:
             return
         self.complete = True
+        from_lead(self._move)
+        object.__setattr__(self, "path", self.out)
+
+    def _move(self) -> None:
         check_free(self.out, self.force)
         try:
             shutil.rmtree(self.path / STATES, ignore_errors=True)
@@ -53,7 +58,6 @@ class NewRun(RunFolder):
             self.path.replace(self.out)
         except OSError as error:
             raise RunFolderError(f"cannot move the finished run to {self.out}: {error}") from error
-        object.__setattr__(self, "path", self.out)
 
 
 @contextmanager
@@ -72,11 +76,11 @@ def new_run(
         RunFolderError: ``out`` exists, another run is at work there, its parent cannot be written, or a run
             that was cut short there was asked for something else.
     """
-    out = _target(out, force)
+    target = out
+    out = from_lead(lambda: _target(target, force))
     with locked(out):
-        check_free(out, force)
         stage = out.parent / f".{out.name[:60]}.partial"
-        _open_stage(stage, job or {}, force, resumes)
+        from_lead(lambda: _opened(out, stage, job or {}, force=force, resumes=resumes))
         run = NewRun(stage, out, force)
         try:
             yield run
@@ -86,11 +90,19 @@ def new_run(
                 error.add_note(f"the results are in {out}")
             elif run.complete:
                 error.add_note(f"the results are in {stage}")
+            elif not leads():
+                pass
             elif resumes and _has_states(stage):
                 error.add_note(f"what was finished is kept in {stage}: the same command goes on from there")
             else:
                 shutil.rmtree(stage, ignore_errors=True)
             raise
+
+
+def _opened(out: Path, stage: Path, job: Mapping[str, Any], *, force: bool, resumes: bool) -> None:
+    """A free place, and the folder beside it."""
+    check_free(out, force)
+    _open_stage(stage, job, force, resumes)
 
 
 def _open_stage(stage: Path, job: Mapping[str, Any], force: bool, resumes: bool) -> None:

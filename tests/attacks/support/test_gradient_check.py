@@ -158,7 +158,7 @@ def test_every_image_is_explained_once_whatever_the_loader(kind: str, relu_net: 
     }
     stream = iter(EndlessBatches(model, partial(_objective(counted).clean, model), loaders[kind]))
     for _ in range(9):
-        batch = next(stream)
+        batch = next(stream).whole
         expected = Gradient()(model, batch.x, batch.target)
         torch.testing.assert_close(batch.clean, expected)
         assert torch.equal(batch.target, model.predict(batch.x))

@@ -14,7 +14,7 @@ from upi.attacks.support.gradients import gradients, require_gradient
 from upi.attacks.support.objective import MapChange, Objective, PredictionChange, explained_batch
 from upi.core.averaging import mean_over
 from upi.core.errors import DataError, ModelError, NonFiniteError, ZeroGradientError
-from upi.data.batches import Batch, batches
+from upi.data.batches import Batch, Share, shares
 from upi.dissimilarity import DISSIMILARITIES
 from upi.saliency import Gradient, InputXGradient, IntegratedGradients, SmoothGrad
 
@@ -94,12 +94,12 @@ def test_only_correctly_classified_images_are_kept_and_none_is_an_error(smooth_n
     label = model.predict(x.double())
     wrong = (label + 1) % 4
     mixed = torch.where(torch.arange(6) < 2, label, wrong)
-    kept = list(batches(model, partial(objective.clean, model), [(x, mixed), (x, wrong)], correct_only=True))
-    assert [len(batch) for batch in kept] == [2]
+    kept = list(shares(model, partial(objective.clean, model), [(x, mixed), (x, wrong)], correct_only=True))
+    assert [share.count for share in kept] == [2]
     with pytest.raises(DataError, match="none of the 6 images is classified correctly"):
-        list(batches(model, partial(objective.clean, model), [(x, wrong)], correct_only=True))
+        list(shares(model, partial(objective.clean, model), [(x, wrong)], correct_only=True))
     with pytest.raises(DataError, match="labels are needed"):
-        list(batches(model, partial(objective.clean, model), [x], correct_only=True))
+        list(shares(model, partial(objective.clean, model), [x], correct_only=True))
 
 
 def test_non_finite_steps_name_the_batch_and_the_samples(smooth_net: nn.Module, prepared: Batch) -> None:
@@ -129,10 +129,18 @@ def test_maps_and_dissimilarities_of_the_wrong_shape_are_refused(smooth_net: nn.
 
 
 def test_means_count_samples_not_batches() -> None:
-    parts = [torch.tensor([1.0, 2.0, 3.0]), torch.tensor([10.0])]
-    assert float(mean_over(parts, lambda part: part)) == pytest.approx(4.0)
+    def share(*values: float) -> Share:
+        x = torch.tensor(values)[:, None, None, None]
+        batch = Batch(x, torch.zeros(len(x), dtype=torch.int64), x[:, 0], 0)
+        return Share((batch,), (len(x),), 0, 0, len(x))
+
+    def value(batch: Batch) -> Tensor:
+        return batch.x.flatten()
+
+    parts = [share(1.0, 2.0, 3.0), share(10.0)]
+    assert float(mean_over(parts, value, torch.zeros(()))) == pytest.approx(4.0)
     with pytest.raises(ValueError, match="no samples"):
-        mean_over([], lambda part: part)
+        mean_over(list[Share](), value, torch.zeros(()))
 
 
 def test_the_price_is_finite_where_the_surrogate_disagrees_on_every_image(relu_net: nn.Module) -> None:

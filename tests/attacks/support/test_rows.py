@@ -58,7 +58,7 @@ def _values(given: ExplainedImages, batch: Batch, perturbed: Tensor) -> Tensor:
 def test_both_forms_of_the_rows_have_the_same_expectation() -> None:
     """Stein: E[grad D(x + Z)] = E[Z D(x + Z)] / sigma^2, within five standard errors."""
     given, plan = _uneven(), RowPlan(sigma=0.3, draws=4000, seed=0)
-    batch = next(given.batches())
+    batch = next(given.shares()).whole
     noise = (
         plan.sigma * torch.randn(4000, *batch.x.shape, generator=torch.Generator().manual_seed(0)).double()
     )
@@ -74,7 +74,7 @@ def test_both_forms_of_the_rows_have_the_same_expectation() -> None:
 
 def test_one_stein_draw_is_noise_times_value() -> None:
     given, plan = _images(_tiny(nn.Softplus())), RowPlan(sigma=0.1, draws=1, seed=3)
-    batch = next(given.batches())
+    batch = next(given.shares()).whole
     noise = Smoothing(0.1, SIDE * SIDE, seed=3).draw(batch.x, 0)
     expected = noise.flatten(1) * _values(given, batch, batch.x + noise)[:, None] / plan.sigma**2
     torch.testing.assert_close(next(stein_rows(given, batch, [noise], plan)), expected)
@@ -88,7 +88,7 @@ def test_rows_are_one_fixed_matrix_and_match_a_dense_solution() -> None:
     assert torch.equal(first, second)
     assert first.shape == (20, SIDE * SIDE)
     dense, smoothing, first_row = [], Smoothing(0.05, SIDE * SIDE, seed=5), 0
-    for batch in given.batches():
+    for batch in (share.whole for share in given.shares()):
         for _ in range(2):
             point = batch.x + smoothing.draw(batch.x, first_row)
             first_row += len(batch)
@@ -112,7 +112,7 @@ def test_clipped_rows_look_at_clipped_images_and_ignore_clipped_pixels() -> None
     given = _images(_tiny(nn.Softplus()))
     given.loader[0][:, :, 0] = 0.0  # type: ignore[index]
     plan = RowPlan(sigma=0.1, draws=1, seed=0, clip=True)
-    batch = next(given.batches())
+    batch = next(given.shares()).whole
     noise = Smoothing(0.1, SIDE * SIDE, seed=0).draw(batch.x, 0)
     point = batch.x + noise
     (rows,) = gradient_rows(given, batch, [noise], plan)
@@ -132,7 +132,7 @@ def test_curvature_operator_equals_the_dense_hessian_of_the_map_change(name: str
     dense = operator.matmat(torch.eye(operator.dim, dtype=torch.float64))
     torch.testing.assert_close(dense, dense.T, rtol=1e-8, atol=1e-10)
     oracle = torch.zeros_like(dense)
-    for batch in given.batches():
+    for batch in (share.whole for share in given.shares()):
         for i in range(len(batch)):
             oracle += _second_differences(given, form, batch, i) / 10
     scale = oracle.abs().max()
@@ -213,7 +213,7 @@ def test_the_two_sided_bound_holds_with_the_curvature_of_steins_lemma(ratio: flo
 def test_the_two_sided_bound_holds_for_a_smooth_network_with_its_measured_curvature() -> None:
     """The same bound with tau replaced by the largest |h''| seen along the direction."""
     given = _uneven()
-    batch = next(given.batches())
+    batch = next(given.shares()).whole
     rng = torch.Generator().manual_seed(1)
     noise = 0.2 * torch.randn(64, 1, SIDE, SIDE, generator=rng).double()
     for i in range(len(batch)):
@@ -258,7 +258,7 @@ def test_smoothing_noise_depends_on_the_row_and_not_on_the_batches() -> None:
         one = Smoothing(1.0, dim, seed=1)
         assert torch.equal(one.draw(x[:8], 32), Smoothing(1.0, dim, seed=1).draw(x[:8], 32))
         assert not torch.equal(one.draw(x[:8], 32), one.draw(x[:8], 40))
-        assert not torch.equal(one.draw(x[:8], 0), Smoothing(1.0, dim, seed=1, shard=1).draw(x[:8], 0))
+        assert not torch.equal(one.draw(x[:8], 0), Smoothing(1.0, dim, seed=1, epoch=1).draw(x[:8], 0))
     whole = Smoothing(1.0, 16, seed=1).draw(torch.zeros(40, 1, 4, 4), 0)
     assert torch.equal(whole[30:], Smoothing(1.0, 16, seed=1).draw(torch.zeros(10, 1, 4, 4), 30))
 

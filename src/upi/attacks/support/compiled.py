@@ -42,7 +42,7 @@ def record(model: Explained, objective: Objective, batch: Batch, perturbed: Tens
 
     def step(tensors: Tensors) -> tuple[Tensor, Tensor]:
         rest = {name: value for name, value in tensors.items() if name != "perturbed"}
-        found = attack_gradient(model, objective, Batch(index=0, **rest), tensors["perturbed"])
+        found = attack_gradient(model, objective, Batch(index=0, piece=0, **rest), tensors["perturbed"])
         return found.values, found.gradient
 
     graph: Callable[..., Any] = make_fx(step)(_tensors(batch, perturbed))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -10,9 +10,11 @@ from torch import Tensor
 from upi import dissimilarity as dissimilarities
 from upi.attacks.support.gradients import require_gradient
 from upi.attacks.support.rows import ExplainedImages
+from upi.core.averaging import summed
+from upi.core.distributed import jointly
 from upi.core.errors import ConfigError, NonFiniteError
 from upi.core.types import Dissimilarity
-from upi.data.batches import Batch
+from upi.data.batches import Batch, Share
 from upi.linalg import Operator, Term
 
 
@@ -60,7 +62,8 @@ class CurvatureOperator(Operator):
         (product,) = torch.autograd.grad(slope, maps, tangent)
         return product
 
-    def _term(self, batch: Batch) -> Term:
+    def _product(self, batch: Batch) -> Callable[[Tensor], Tensor]:
+        """(d, k) to the sum of the products of a piece's images."""
         point = batch.x.clone().requires_grad_()
         with torch.enable_grad():
             maps = self.images.objective.saliency(self.images.surrogate, point, batch.target)
@@ -78,11 +81,19 @@ class CurvatureOperator(Operator):
             (back,) = torch.autograd.grad(maps, point, weight, retain_graph=True)
             return back.sum(0).flatten().double().cpu()
 
-        return Term(lambda block: torch.stack([product(v) for v in block.T], 1), len(batch))
+        return lambda block: torch.stack([product(v) for v in block.T], 1)
+
+    def _term(self, share: Share) -> Term:
+        graphs = jointly(lambda: {batch.piece: self._product(batch) for batch in share.pieces})
+
+        def matmat(block: Tensor) -> Tensor:
+            return summed(share, lambda batch: [graphs[batch.piece](block)], [torch.zeros_like(block)])[0]
+
+        return Term(matmat, share.count)
 
     def terms(self) -> Iterator[Term]:
-        for batch in self.images.batches():
-            yield self._term(batch)
+        for share in self.images.shares():
+            yield self._term(share)
 
     def matmat(self, block: Tensor) -> Tensor:
         """The operator applied to (d, k).

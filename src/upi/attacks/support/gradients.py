@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from upi.attacks.support.objective import Explained, Objective, mean_margin, split
+from upi.attacks.support.objective import Explained, Objective, split
 from upi.core.errors import NonFiniteError, ZeroGradientError
-from upi.data.batches import Batch
+from upi.data.batches import Batch, mean_margin
 from upi.network.checks import explained
 from upi.perturbation.pattern import in_box
 
@@ -54,7 +54,8 @@ def _parts(objective: Objective, batch: Batch, perturbed: Tensor) -> Iterator[tu
     if size >= len(batch):
         yield batch, perturbed
         return
-    pieces = split(batch, size, None if batch.margin is None else mean_margin(batch.margin))
+    scale = mean_margin(batch.margin) if batch.scale is None and batch.margin is not None else batch.scale
+    pieces = split(batch, size, scale)
     yield from zip(pieces, torch.split(perturbed, size), strict=True)
 
 

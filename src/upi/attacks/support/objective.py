@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from upi.core.errors import ModelError
 from upi.core.types import Dissimilarity, SaliencyMap
-from upi.data.batches import Batch, CleanSide
+from upi.data.batches import Batch, CleanSide, mean_margin
 from upi.network.frozen import FrozenNetwork
 from upi.network.surrogate import View, Witness
 from upi.saliency import check_maps, explain
@@ -33,12 +33,6 @@ class Objective(Protocol):
 
     def values(self, model: Explained, batch: Batch, perturbed: Tensor) -> Tensor:
         """Values (N,) at perturbed images (N, C, H, W)."""
-
-
-def mean_margin(margin: Tensor) -> Tensor:
-    """Mean margin; where the surrogate classifies every image otherwise, the mean of its size."""
-    mean = margin.clamp_min(0).mean()
-    return torch.where(mean > 0, mean, margin.abs().mean().clamp_min(1e-6))
 
 
 def margin_of(logits: Tensor, target: Tensor) -> Tensor:
@@ -149,10 +143,11 @@ def split(batch: Batch, size: int, scale: Tensor | None) -> Iterator[Batch]:
     for first in range(0, len(batch), size):
         some = slice(first, first + size)
         margin = None if batch.margin is None else batch.margin[some]
-        yield Batch(batch.x[some], batch.target[some], batch.clean[some], batch.index, margin, scale)
-
-
-def scale_of(prepared: Sequence[Batch]) -> Tensor | None:
-    """Mean margin over several batches; None where they have none."""
-    margins = [batch.margin for batch in prepared if batch.margin is not None]
-    return mean_margin(torch.cat(margins)) if margins else None
+        yield replace(
+            batch,
+            x=batch.x[some],
+            target=batch.target[some],
+            clean=batch.clean[some],
+            margin=margin,
+            scale=scale,
+        )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -17,10 +17,11 @@ from upi.attacks.support.curvature import CurvatureOperator
 from upi.attacks.support.objective import MapChange
 from upi.attacks.support.rows import ExplainedImages, GradientRows, PricedRows, RowPlan
 from upi.attacks.support.selection import Selection
+from upi.core.distributed import from_lead, leads
 from upi.core.types import Loader, Progress, SaliencyMap
 from upi.data.cache import ImageCache
 from upi.data.images import samples
-from upi.linalg import EigenResult, Operator, gram, power, sketch
+from upi.linalg import EigenResult, Operator, follow, gram, power, sketch
 
 #: (plan, operator, vectors wanted, seed) to leading eigenpairs.
 Solver = Callable[["SearchPlan", Operator, int, int], EigenResult]
@@ -162,7 +163,8 @@ class RowSearch:
         with self._rows(form, objective, best.delta, number) as rows:
             for _ in rows.blocks():
                 pass
-        step = ball.extreme(rows.total.float().view(1, *self.shape))
+            total = from_lead(lambda: rows.total)
+        step = ball.extreme(total.float().view(1, *self.shape))
         candidates = torch.cat([ball.outward(best.delta + stride * step) for stride in STRIDES])
         scores = self.selection.scores(candidates)
         chosen = int(scores.argmax())
@@ -183,7 +185,22 @@ class RowSearch:
                 operator = CurvatureOperator(rows.images)
             elif plan.price:
                 operator = PricedRows(rows, plan.price)
-            return SOLVERS[plan.solver](plan, operator, count, attack.seed)
+            return self._solved(operator, count)
+
+    def _solved(self, operator: Operator, count: int) -> EigenResult:
+        """Of several workers the leading one, which gets the rows, solves; the others compute their share."""
+        plan = self.plan
+
+        def solve() -> EigenResult:
+            return SOLVERS[plan.solver](plan, operator, count, self.attack.seed)
+
+        if isinstance(operator, CurvatureOperator) or leads():  # every product is a sum over all workers
+            result = solve()
+        else:
+            result = None
+            updates = plan.steps if plan.solver == "power" else 0
+            follow(operator, updates)
+        return from_lead(lambda: cast(EigenResult, result))
 
     @contextmanager
     def _rows(

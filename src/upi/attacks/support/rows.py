@@ -16,10 +16,10 @@ from torch import Tensor
 from upi.attacks.support.gradients import boxed_gradients, require_gradient
 from upi.attacks.support.objective import MapChange
 from upi.attacks.support.smoothing import Smoothing
-from upi.core.distributed import shard
+from upi.core.distributed import collected, jointly, leads, team
 from upi.core.errors import NonFiniteError
 from upi.core.types import Loader, Progress
-from upi.data.batches import Batch, batches
+from upi.data.batches import Batch, Share, shares
 from upi.data.cache import ImageCache
 from upi.data.images import count_of, images_of, samples
 from upi.linalg import Difference, RowOperator
@@ -48,20 +48,20 @@ class ExplainedImages:
         """Entries of an image; reads one batch and explains nothing."""
         return next(samples(self.loader)).x[0].numel()
 
-    def batches(self) -> Iterator[Batch]:
-        """One pass of prepared batches."""
+    def shares(self) -> Iterator[Share]:
+        """One pass of prepared batches, as far as they are this worker's."""
         total = count_of(self.loader)
-        prepared = batches(
+        prepared = shares(
             self.surrogate.network,
             partial((self.kept or self.objective).clean, self.surrogate),
             self.loader,
             correct_only=self.correct_only,
             cache=self.cache,
         )
-        for batch in prepared:
-            yield batch
+        for share in prepared:
+            yield share
             if self.progress is not None:
-                self.progress(batch.index + 1, total)
+                self.progress(share.index + 1, total)
 
 
 @dataclass(frozen=True)
@@ -181,26 +181,51 @@ class GradientRows(RowOperator):
         self.expected = images_of(images.loader) * (plan.draws if rows == "gradient" else 1)
         self.total = torch.zeros(self.dim, dtype=torch.float64)
 
-    def by_batch(self) -> Iterator[tuple[Batch, Iterator[Tensor]]]:
-        """One pass: each batch with its blocks of rows (N, d), computed as they are asked for."""
-        plan, first = self.plan, 0
-        smoothing = Smoothing(plan.sigma, self.dim, seed=plan.seed, shard=shard(), epoch=plan.epoch)
-        for batch in self.images.batches():
-            count = len(batch)
-            noise = [smoothing.draw(batch.x, first + draw * count) for draw in range(plan.draws)]
-            yield batch, self._checked(batch, noise, first)
-            first += count * plan.draws
+    def by_batch(self) -> Iterator[tuple[Share, Iterator[Tensor]]]:
+        """One pass: each batch with its blocks of rows (N, d), one for each draw, computed when asked for.
 
-    def _checked(self, batch: Batch, noise: Sequence[Tensor], first: int) -> Iterator[Tensor]:
-        where = f"{self.kind} rows of G"
-        for number, block in enumerate(self.row(self.images, batch, noise, self.plan)):
-            if not bool(torch.isfinite(block).all()):
-                raise NonFiniteError(f"{where}: batch {batch.index} gave NaN or infinity")
-            if first + number == 0:
-                require_gradient(block, where=where)
-            rows = (unit_rows(block) if self.plan.scale == "unit" else block).cpu()
+        Of several workers the leading one gets the rows of all, in the order of the images; the others get
+        blocks without a row, as many.
+        """
+        smoothing = Smoothing(self.plan.sigma, self.dim, seed=self.plan.seed, epoch=self.plan.epoch)
+        fresh = True
+        for share in self.images.shares():
+            whole = share.cut == 1 and team().size == 1
+            blocks = (
+                self._of(share.pieces[0], share, smoothing) if whole else iter(self._all(share, smoothing))
+            )
+            yield share, self._counted(blocks, first=fresh)
+            fresh = False
+
+    def _counted(self, blocks: Iterator[Tensor], *, first: bool) -> Iterator[Tensor]:
+        """The blocks, added to the sum of all rows; the very first must not be zero."""
+        for number, rows in enumerate(blocks):
+            if first and number == 0 and leads():
+                require_gradient(rows, where=f"{self.kind} rows of G")
             self.total += rows.sum(0, dtype=torch.float64)
             yield rows
+
+    def _all(self, share: Share, smoothing: Smoothing) -> list[Tensor]:
+        """A batch's blocks, of the rows of all pieces."""
+        own = jointly(lambda: {each.piece: list(self._of(each, share, smoothing)) for each in share.pieces})
+        whole = collected(own)
+        if whole is None:
+            return [torch.zeros(0, self.dim) for _ in range(self.per_image)]
+        return [torch.cat(block) for block in zip(*whole, strict=True)]
+
+    @property
+    def per_image(self) -> int:
+        """Rows of one image."""
+        return self.plan.draws if self.kind == "gradient" else 1
+
+    def _of(self, batch: Batch, share: Share, smoothing: Smoothing) -> Iterator[Tensor]:
+        """Blocks of rows of a piece; the noise of an image depends on its place in the pass alone."""
+        first = (share.first + batch.piece * share.size) * self.plan.draws
+        noise = [smoothing.draw(batch.x, first + draw * len(batch)) for draw in range(self.plan.draws)]
+        for block in self.row(self.images, batch, noise, self.plan):
+            if not bool(torch.isfinite(block).all()):
+                raise NonFiniteError(f"{self.kind} rows of G: batch {batch.index} gave NaN or infinity")
+            yield (unit_rows(block) if self.plan.scale == "unit" else block).cpu()
 
     def blocks(self) -> Iterator[Tensor]:
         for _, blocks in self.by_batch():
@@ -226,8 +251,15 @@ class PricedRows(Difference):
         return 1 / self.rows.plan.draws if self.rows.kind == "gradient" else 1.0
 
     def pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for batch, blocks in self.rows.by_batch():
-            forbidden = margin_rows(self.rows.images, batch, self.rows.plan).cpu()
+        for share, blocks in self.rows.by_batch():
+            forbidden = self._forbidden(share)
             for block in blocks:
                 yield block, forbidden
                 forbidden = forbidden[:0]  # once per image, however many draws it has
+
+    def _forbidden(self, share: Share) -> Tensor:
+        """Rows of V of a batch."""
+        images, plan = self.rows.images, self.rows.plan
+        own = jointly(lambda: {each.piece: margin_rows(images, each, plan).cpu() for each in share.pieces})
+        whole = collected(own)
+        return torch.zeros(0, self.dim) if whole is None else torch.cat(whole)

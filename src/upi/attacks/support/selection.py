@@ -8,16 +8,19 @@ noise without a word.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from upi.attacks.support.objective import MapChange, scale_of, split
-from upi.core.averaging import mean_over
+from upi.attacks.support.objective import MapChange, split
+from upi.core.distributed import gathered, jointly, shard_size
+from upi.core.exact import exact_sum
 from upi.core.seeding import generator
 from upi.core.types import Loader
-from upi.data.batches import Batch, batches
+from upi.data.batches import Batch, Share, Tally, scaled, shares, tally_of
+from upi.data.images import samples
 from upi.network.classifier import Classifier
 from upi.perturbation.ball import Ball
 from upi.perturbation.pattern import in_box
@@ -31,6 +34,14 @@ FIRST, KEPT, LEAST = 1 / 3, 1 / 4, 6
 PIECE = 32
 #: Noise patterns that the chosen candidate is compared with.
 DRAWS = 3
+
+
+@dataclass(frozen=True)
+class Part:
+    """Images that are looked at together; their batch where they are this worker's."""
+
+    batch: Batch | None
+    count: int
 
 
 class Selection:
@@ -49,26 +60,34 @@ class Selection:
         self.network, self.objective = network, objective
         with network.frozen():
             explain = partial(objective.clean, network)
-            prepared = list(batches(network, explain, loader, correct_only=correct_only))
-        self.batches = [piece for batch in prepared for piece in split(batch, PIECE, scale_of(prepared))]
+            prepared = list(shares(network, explain, loader, correct_only=correct_only))
+        tallies = gathered(
+            {
+                (number, batch.piece): tally_of(batch)
+                for number, share in enumerate(prepared)
+                for batch in share.pieces
+            }
+        )
+        self.shape = tuple(next(samples(loader)).x.shape[1:])
+        self.parts = [part for share in prepared for part in _parts_of(share, tallies)]
 
     @property
     def count(self) -> int:
         """Images that candidates are compared on."""
-        return sum(len(batch) for batch in self.batches)
+        return sum(part.count for part in self.parts)
 
     def scores(self, candidates: Tensor) -> Tensor:
         """Mean value (B,) of clip(x + delta) over all images for candidates (B, C, H, W)."""
-        return self._mean(candidates, self.batches)
+        return self._mean(candidates, self.parts)
 
     def ranked(self, candidates: Tensor) -> Tensor:
         """As ``scores``, with NaN for candidates that the first part of the images ruled out."""
-        first, rest = self._parts()
+        first, rest = self._early()
         if not rest or len(candidates) <= 2 * LEAST:
             return self.scores(candidates)
         early = self._mean(candidates, first)
         kept = early.topk(max(LEAST, round(KEPT * len(candidates)))).indices
-        seen = sum(len(batch) for batch in first)
+        seen = sum(part.count for part in first)
         late = self._mean(candidates[kept], rest)
         scores = torch.full_like(early, torch.nan)
         scores[kept] = (early[kept] * seen + late * (self.count - seen)) / self.count
@@ -76,24 +95,39 @@ class Selection:
 
     def noise(self, ball: Ball, seed: int) -> float:
         """Mean value of noise on the boundary of the ball, over a few patterns."""
-        shape = (1, *self.batches[0].x.shape[1:])
+        shape = (1, *self.shape)
         patterns = [ball.boundary(shape, generator(seed, "select-noise", draw)) for draw in range(DRAWS)]
         return float(self.scores(torch.cat(patterns)).mean())
 
-    def _parts(self) -> tuple[list[Batch], list[Batch]]:
-        """The batches that come first, a third of the images or more, and the others."""
+    def _early(self) -> tuple[list[Part], list[Part]]:
+        """The parts that come first, a third of the images or more, and the others."""
         if self.count < ENOUGH:
-            return self.batches, []
+            return self.parts, []
         seen, number = 0, 0
         while seen < FIRST * self.count:
-            seen += len(self.batches[number])
+            seen += self.parts[number].count
             number += 1
-        return self.batches[:number], self.batches[number:]
+        return self.parts[:number], self.parts[number:]
 
-    def _mean(self, candidates: Tensor, some: list[Batch]) -> Tensor:
-        def values(batch: Batch) -> Tensor:
+    def _mean(self, candidates: Tensor, some: list[Part]) -> Tensor:
+        def sums(batch: Batch) -> Tensor:
             points = (in_box(batch.x + candidate.to(batch.x)) for candidate in candidates)
-            return torch.stack([self.objective.measured(self.network, batch, point) for point in points], 1)
+            values = [self.objective.measured(self.network, batch, point) for point in points]
+            return torch.stack(values, 1).double().sum(0).cpu()
+
+        def own() -> dict[int, list[Tensor]]:
+            mine = {number: part.batch for number, part in enumerate(some)}
+            return {number: [sums(batch)] for number, batch in mine.items() if batch is not None}
 
         with self.network.frozen():
-            return mean_over(iter(some), values).cpu()
+            nothing = torch.zeros(len(candidates), dtype=torch.float64)
+            (total,) = exact_sum(jointly(own), len(some), [nothing])
+        return total / sum(part.count for part in some)
+
+
+def _parts_of(share: Share, tallies: list[Tally]) -> list[Part]:
+    """The pieces of a batch; one that nobody shares is cut so that its candidates do not fill the memory."""
+    mine = {batch.piece: scaled(batch, tallies) for batch in share.pieces}
+    if shard_size() is None:
+        return [Part(batch, len(batch)) for batch in split(mine[0], PIECE, mine[0].scale)]
+    return [Part(mine.get(piece), count) for piece, count in enumerate(share.counts) if count]

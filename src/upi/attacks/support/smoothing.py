@@ -26,19 +26,18 @@ class Smoothing:
         sigma: Standard deviation of every entry, in units of [0, 1] images.
         dim: Entries of an image.
         seed: Fixes the noise.
-        shard: Number of the worker, whose noise differs from the others'.
         epoch: Number of the pass, whose noise differs from the others'.
     """
 
-    def __init__(self, sigma: float, dim: int, *, seed: int, shard: int = 0, epoch: int = 0) -> None:
-        self.sigma, self.dim, self.seed, self.shard = sigma, dim, seed, shard
+    def __init__(self, sigma: float, dim: int, *, seed: int, epoch: int = 0) -> None:
+        self.sigma, self.dim, self.seed = sigma, dim, seed
         self.stream = f"rows of pass {epoch}" if epoch else "rows"
         self._block: tuple[int, Tensor] | None = None
 
     def _orthogonal(self, number: int) -> Tensor:
         """Block ``number``: d orthogonal rows whose lengths are those of normal vectors."""
         if self._block is None or self._block[0] != number:
-            rng = generator(self.seed, self.stream, self.shard, number)
+            rng = generator(self.seed, self.stream, 0, number)
             basis, _ = torch.linalg.qr(torch.randn(self.dim, self.dim, generator=rng, dtype=torch.float64))
             length = torch.randn(self.dim, self.dim, generator=rng, dtype=torch.float64).norm(dim=1)
             flip = torch.randint(0, 2, (self.dim,), generator=rng) * 2 - 1
@@ -48,6 +47,6 @@ class Smoothing:
     def draw(self, x: Tensor, first: int) -> Tensor:
         """Noise like the images ``x`` (N, C, H, W), for rows ``first`` to ``first + N - 1``."""
         if self.dim > MAX_DIM:
-            return self.sigma * normal_like(x, generator(self.seed, self.stream, self.shard, first))
+            return self.sigma * normal_like(x, generator(self.seed, self.stream, 0, first))
         rows = [self._orthogonal(k // self.dim)[k % self.dim] for k in range(first, first + len(x))]
         return self.sigma * torch.stack(rows).view_as(x).to(x)

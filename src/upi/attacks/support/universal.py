@@ -12,13 +12,13 @@ from torch import Tensor
 from upi.attacks.support.ascent import Ascended, Ascent, Climb, Rule, ascend
 from upi.attacks.support.gradients import GradientFunction, attack_gradient, boxed_gradients, require_gradient
 from upi.attacks.support.objective import Objective
-from upi.core.averaging import weighted_mean
-from upi.core.distributed import shard
-from upi.core.errors import ArtifactError, UPIError
+from upi.core.averaging import summed
+from upi.core.distributed import from_lead, leads
+from upi.core.errors import ArtifactError, UPIError, WorkerError
 from upi.core.keeping import Keeper, State
 from upi.core.seeding import generator, normal_like
 from upi.core.types import Progress
-from upi.data.batches import Batch, EndlessBatches
+from upi.data.batches import Batch, EndlessBatches, Share
 from upi.network.surrogate import Surrogate
 from upi.perturbation.ball import Ball
 
@@ -36,28 +36,33 @@ class MinibatchObjective:
     function: GradientFunction = attack_gradient
 
     @cached_property
-    def _batches(self) -> Iterator[Batch]:
+    def _shares(self) -> Iterator[Share]:
         return iter(self.stream)
 
     def __call__(self, delta: Tensor, step: int) -> Ascent:
-        batch = next(self._batches)
-        noise = self.sigma * normal_like(batch.x, generator(self.seed, "smoothing", step, shard()))
-        point = batch.x + delta + noise
-        where = f"step {step}"
+        share = next(self._shares)
+        nothing = [torch.zeros_like(delta[0]).flatten(), delta.new_zeros(1), delta.new_zeros(1)]
+        total, value, some = summed(share, lambda batch: self._part(batch, delta, step), nothing)
+        if step == 0:
+            require_gradient(some, where=f"step {step}")
+        return Ascent(float(value / share.count), (total / share.count).view_as(delta))
+
+    def _part(self, batch: Batch, delta: Tensor, step: int) -> list[Tensor]:
+        """Sums over a piece: of gradients, of values, and of whether any gradient is not zero."""
+        rng = generator(self.seed, "smoothing", step, batch.piece)
+        point = batch.x + delta + self.sigma * normal_like(batch.x, rng)
         here = boxed_gradients(
             self.surrogate,
             self.objective,
             batch,
             point,
             clip=self.clip,
-            where=where,
+            where=f"step {step}",
             function=self.function,
         )
         rows = here.gradient
-        if step == 0:
-            require_gradient(rows, where=where)
-        mean = weighted_mean(torch.cat([rows.sum(0).flatten(), here.values.sum()[None].to(rows)]), len(batch))
-        return Ascent(float(mean[-1]), mean[:-1].view_as(delta))
+        some = (rows != 0).any()[None].to(rows) if step == 0 else rows.new_zeros(1)
+        return [rows.sum(0).flatten(), here.values.sum()[None].to(rows), some]
 
 
 class KeptClimb:
@@ -73,11 +78,12 @@ class KeptClimb:
     """
 
     def __init__(self, keeper: Keeper | None) -> None:
-        self.keeper, self.skip = keeper, 0
+        self.skip = 0
         self.begun: Climb | None = None
         self.taken: Callable[[], int] = lambda: 0
         self._last: tuple[Climb, int, int] | None = None  # the climb, its steps, batches read
-        kept = None if keeper is None else keeper.load({"delta", "momentum"})
+        kept = from_lead(lambda: None if keeper is None else keeper.load({"delta", "momentum"}))
+        self.keeper = keeper if leads() else None
         if keeper is not None and kept is not None:
             tensors, facts = kept
             try:
@@ -108,7 +114,7 @@ class KeptClimb:
             return
         if kind is None:
             self.keeper.drop()
-        elif self._last is not None and not issubclass(kind, UPIError):
+        elif self._last is not None and (issubclass(kind, WorkerError) or not issubclass(kind, UPIError)):
             self.keeper.write(*self._state())
 
 

@@ -20,7 +20,7 @@ from upi.models.registry import forms
 from upi.saliency import MAPS
 
 
-@command("audit", order=2)
+@command("audit", order=2, several=True)
 def audit(
     model: Annotated[str | None, typer.Option(help=f"{forms()}.", rich_help_panel="Network")] = None,
     weights: Annotated[
@@ -69,6 +69,9 @@ def audit(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Fixes everything random.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = None,
+    shard_size: Annotated[
+        int | None, typer.Option(min=1, help="Images of a piece of a batch that workers share.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Run folder; an audit that was cut short goes on.")] = Path(
         "runs/audit"
     ),
@@ -124,6 +127,7 @@ def audit(
         "effort": "quick" if quick else "thorough" if thorough else None,
         "seed": seed,
         "device": device,
+        "shard_size": shard_size,
     }
     verdict = run_audit(
         settings_of(config, given),

@@ -16,18 +16,20 @@ from upi.cli.groups import (
     DeviceOptions,
     ModelOptions,
     RunOptions,
+    ShareOptions,
     WeightOptions,
 )
 from upi.cli.perturbations import PerturbationOptions, common
 from upi.cli.registry import command
 from upi.cli.session import Outcome, session
+from upi.core.distributed import sharding
 from upi.dissimilarity import DISSIMILARITIES
 from upi.evaluation import origin_flags
 from upi.experiments.fitting import Spec, Splits
 from upi.experiments.study import Table, tabulate
 
 
-@command("evaluate", order=4)
+@command("evaluate", order=4, several=True)
 def evaluate(
     model: ModelOptions,
     patterns: PerturbationOptions,
@@ -35,6 +37,7 @@ def evaluate(
     weights: WeightOptions,
     batches: Annotated[BatchOptions, Defaults(batch_size=125)],
     device: DeviceOptions,
+    share: ShareOptions,
     run: Annotated[RunOptions, Defaults(out=Path("runs/evaluate"))],
     saliency: Annotated[
         str | None,
@@ -51,7 +54,7 @@ def evaluate(
     Noise of equal norm, a per-image attack of equal budget, another image's map and tiny
     noise are measured on the same images.
     """
-    with session(run) as job:
+    with sharding(share.shard_size), session(run) as job:
         items = patterns.load()
         ball = next(iter(items.values())).ball
         saliency = common(items, "saliency", saliency)

@@ -18,16 +18,18 @@ from upi.cli.groups import (
     MapOptions,
     ModelOptions,
     RunOptions,
+    ShareOptions,
     WeightOptions,
 )
 from upi.cli.registry import command
 from upi.cli.session import session
+from upi.core.distributed import sharding
 from upi.core.errors import ConfigError, unknown_name
 from upi.experiments.fitting import UNIVERSAL, Spec, Splits, span_of
 from upi.experiments.fitting import fit as fit_one
 
 
-@command("fit", order=3)
+@command("fit", order=3, several=True)
 def fit(
     model: ModelOptions,
     data: DataOptions,
@@ -36,6 +38,7 @@ def fit(
     weights: WeightOptions,
     batches: BatchOptions,
     device: DeviceOptions,
+    share: ShareOptions,
     run: Annotated[RunOptions, Defaults(out=Path("runs/fit"))],
     method: Annotated[list[str], typer.Option(help=f"{', '.join(fitted())}; repeat for several.")] = list(  # noqa: B006
         UNIVERSAL
@@ -78,7 +81,7 @@ def fit(
     for name in method:
         if name not in fitted():
             raise unknown_name("method", name, fitted())
-    with session(run, resumes=True) as job:
+    with sharding(share.shard_size), session(run, resumes=True) as job:
         images = job.images(data, model.preprocess)
         subject = job.subject(model, weights, device, data, images)
         images = images.labelled(subject)

@@ -10,10 +10,11 @@ from typing import Annotated
 import typer
 
 from upi.cli.console import console, stages
-from upi.cli.groups import DeviceOptions
+from upi.cli.groups import DeviceOptions, ShareOptions
 from upi.cli.record import shareable, write_record
 from upi.cli.registry import command
 from upi.core.devices import device_of
+from upi.core.distributed import from_lead, leads, sharding
 from upi.core.errors import RunFolderError
 from upi.core.locking import locked
 from upi.core.storage import write_atomic
@@ -65,10 +66,12 @@ def _one(
 ) -> bool:
     """One reproduction in its folder; whether every stage worked."""
     with locked(out), stages() as stage:
-        _check(out, resume, asked)
+        from_lead(lambda: _check(out, resume, asked))
         record = write_record(out, options=asked)
         lab = Lab(chosen, StageStore(out, stage), device_of(device.device), data_dir)
         results = {"command": shareable(record["argv"]), **run(lab)}
+        if not leads():
+            return not results["failures"]
         stage("write tables and figures")
         write_atomic(out / RESULTS, json.dumps(results, indent=1, allow_nan=False) + "\n")
         page = build_reproduction(out, publish=publish)
@@ -79,9 +82,10 @@ def _one(
     return not results["failures"]
 
 
-@command("reproduce", order=7)
+@command("reproduce", order=7, several=True)
 def reproduce(
     device: DeviceOptions,
+    share: ShareOptions,
     dataset: Annotated[
         str,
         typer.Argument(
@@ -137,6 +141,7 @@ def reproduce(
         }
         inner = GROUPS[name] if dataset == PANEL else ""
         shown = None if publish is None else publish / inner
-        good &= _one(chosen, out / inner, resume, asked, device, data_dir, shown)
+        with sharding(share.shard_size):
+            good &= _one(chosen, out / inner, resume, asked, device, data_dir, shown)
     if not good:
         raise typer.Exit(2)

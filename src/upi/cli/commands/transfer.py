@@ -17,11 +17,13 @@ from upi.cli.groups import (
     DataOptions,
     DeviceOptions,
     RunOptions,
+    ShareOptions,
     WeightOptions,
 )
 from upi.cli.perturbations import PerturbationOptions, common
 from upi.cli.registry import command
 from upi.cli.session import Images, Outcome, Subject, session
+from upi.core.distributed import sharding
 from upi.core.errors import ConfigError
 from upi.data.preprocess import Preprocess
 from upi.evaluation import Evaluation, matrix, origin_flags, transfer_maps, transfer_models
@@ -90,7 +92,7 @@ def _entry(key: str, table: Evaluation, preset: str) -> dict[str, Any]:
     return {**extra, **table.to_dict()}
 
 
-@command("transfer", order=6)
+@command("transfer", order=6, several=True)
 def transfer(
     targets: TargetOptions,
     patterns: PerturbationOptions,
@@ -98,6 +100,7 @@ def transfer(
     weights: WeightOptions,
     batches: Annotated[BatchOptions, Defaults(batch_size=125)],
     device: DeviceOptions,
+    share: ShareOptions,
     run: Annotated[RunOptions, Defaults(out=Path("runs/transfer"))],
     saliency: Annotated[
         list[str] | None,
@@ -112,7 +115,7 @@ def transfer(
     """
     if saliency and len(saliency) > 1 and len(targets.model) > 1:
         raise ConfigError("give several networks or several maps, not both")
-    with session(run) as job:
+    with sharding(share.shard_size), session(run) as job:
         items = patterns.load()
         preset = common(items, "preset", None)
         images = job.images(data, targets.preprocess)
