@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.core.work import SIZE, work
-from upi.core.distributed import SHARD, shard_size, sharding
-from upi.core.errors import ConfigError
+from upi.core.distributed import SHARD, Team, shard_size, sharding
+from upi.core.errors import ConfigError, FallbackWarning
 from upi.core.exact import exact_sum
 from upi.core.launch import asked_for
 from upi.core.types import Samples
+from upi.data import batches
 from upi.data.images import cut
 
 ROOT = Path(__file__).parents[2]
@@ -78,6 +80,15 @@ def test_batches_are_cut_by_the_places_of_their_images() -> None:
     assert [piece.first for piece in pieces] == [0, 2, 4]
     assert torch.equal(torch.cat([piece.x for piece in pieces]), x)
     assert {piece.index for piece in pieces} == {3}
+
+
+def test_more_workers_than_pieces_are_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "team", lambda: Team(0, 4))
+    with pytest.warns(FallbackWarning, match="3 pieces of 2 images, so 1 of 4 workers"):
+        batches._say_idle(3, 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        batches._say_idle(4, 2)
 
 
 def test_the_size_of_pieces_is_whole_batches_unless_asked_for() -> None:

@@ -18,8 +18,8 @@ import typer
 from pydantic import ValidationError
 
 from upi.cli.console import console, errors
-from upi.core.distributed import is_joint, leads, team
-from upi.core.errors import UPIError
+from upi.core.distributed import all_failed, leads, team
+from upi.core.errors import UPIError, WorkerError
 from upi.core.keeping import asked_by
 from upi.core.launch import refuse_several, workers
 
@@ -34,6 +34,8 @@ CODES = {
     130: "interrupted (Ctrl-C); what was finished is kept where the command can go on",
     143: "ended by a signal (SIGTERM), in the same way",
 }
+#: Seconds that a worker waits to see whether the others failed alike, so that one sentence is enough.
+HEARING = 1.0
 BUG, INTERRUPTED, TERMINATED = 70, 130, 143
 
 
@@ -91,7 +93,8 @@ def _quiet() -> Iterator[None]:
 
 def _heard(error: BaseException) -> bool:
     """Whether this worker says what went wrong: the leading one, and one that was alone with it."""
-    return leads() or not (is_joint(error) or isinstance(error, KeyboardInterrupt))
+    alone = not isinstance(error, (WorkerError, KeyboardInterrupt)) and not all_failed(error, HEARING)
+    return leads() or alone or isinstance(error, WorkerError)
 
 
 def exit_codes(command: Callable[P, None], alone: str | None = None) -> Callable[P, None]:

@@ -259,11 +259,15 @@ def keep_store(store: Any) -> None:
     _STORE[:] = [] if store is None else [store]
 
 
-def all_failed(error: BaseException) -> bool:
+def all_failed(error: BaseException, patience: float = PATIENCE) -> bool:
     """Whether all workers came to an error at this place, so that they may go on together.
 
     What went wrong in a worker's own share is known to all at once (``jointly``). Where each does the same,
     all fail alike; a worker that fails alone finds that the others do not come, and has to end.
+
+    Args:
+        error: What this worker came to.
+        patience: Seconds to wait for the others.
     """
     here = team()
     if here.size == 1 or is_joint(error):
@@ -274,7 +278,7 @@ def all_failed(error: BaseException) -> bool:
     store, name = _STORE[0], f"failed/{_FAILED[0]}"
     store.set(f"{name}/{here.rank}", type(error).__name__)
     try:
-        store.wait([f"{name}/{rank}" for rank in range(here.size)], timedelta(seconds=PATIENCE))
+        store.wait([f"{name}/{rank}" for rank in range(here.size)], timedelta(seconds=patience))
     except RuntimeError:  # they are at work elsewhere
         return False
     return True

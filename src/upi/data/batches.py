@@ -6,14 +6,15 @@ A batch may be cut into pieces that several workers share; each prepares its own
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from upi.core.distributed import gathered, jointly, own, require_same_images, shard_size
-from upi.core.errors import DataError
+from upi.core.distributed import gathered, jointly, own, require_same_images, shard_size, team
+from upi.core.errors import DataError, FallbackWarning
 from upi.core.types import Loader, Samples
 from upi.data.cache import ImageCache, Keys
 from upi.data.eligibility import correctly_classified, explained
@@ -175,6 +176,7 @@ def _share(sample: Samples, first: int, make: Callable[[Samples], Batch | None])
     """This worker's pieces of a batch, prepared."""
     size = shard_size()
     parts = cut(sample, size)
+    _say_idle(len(parts), len(parts[0].x))
     mine = jointly(lambda: {number: make(parts[number]) for number in own(len(parts))})
     tallies = gathered({number: tally_of(batch) for number, batch in mine.items()})
     kept = [replace(batch, piece=number) for number, batch in mine.items() if batch is not None]
@@ -182,6 +184,18 @@ def _share(sample: Samples, first: int, make: Callable[[Samples], Batch | None])
         kept = [scaled(batch, tallies) for batch in kept]
     counts = tuple(tally[0] for tally in tallies)
     return Share(tuple(kept), counts, sample.index, first, len(parts[0].x))
+
+
+def _say_idle(pieces: int, size: int) -> None:
+    """Warn where there are more workers than pieces of a batch."""
+    here = team()
+    if here.rank == 0 and here.size > pieces:
+        warnings.warn(
+            f"a batch has {pieces} pieces of {size} images, so {here.size - pieces} of {here.size} workers "
+            "have nothing to do in it; smaller pieces or larger batches give them work",
+            FallbackWarning,
+            stacklevel=2,
+        )
 
 
 def _pass(
