@@ -14,7 +14,7 @@ from tests.core.work import SIZE, work
 from upi.core.distributed import SHARD, Team, shard_size, sharding
 from upi.core.errors import ConfigError, FallbackWarning
 from upi.core.exact import exact_sum
-from upi.core.launch import asked_for
+from upi.core.launch import asked_for, workers
 from upi.core.types import Samples
 from upi.data import batches
 from upi.data.images import cut
@@ -49,6 +49,20 @@ def test_any_number_of_workers_writes_the_same_bytes(size: int, alone: Path, tmp
     assert len(expected) == 13
     for file in expected:
         assert (tmp_path / file.name).read_bytes() == file.read_bytes(), file.name
+
+
+def test_a_process_group_of_the_users_own_shares_nothing_unless_asked_to(tmp_path: Path) -> None:
+    """A training program in which one process alone fits and saves something is not held up."""
+    meet = f"file://{tmp_path / 'meet'}"
+    torch.distributed.init_process_group("gloo", init_method=meet, rank=0, world_size=1)
+    try:
+        assert shard_size() is None
+        with workers() as here:
+            assert (here.rank, here.size) == (0, 1)
+            assert shard_size() == SHARD
+        assert shard_size() is None
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def test_sums_do_not_depend_on_their_order_and_are_right() -> None:

@@ -15,6 +15,7 @@ import upi
 from tests.conftest import convolutional, images
 from upi.attacks.mean_gradient import MeanGradient
 from upi.core.distributed import leads, sharding
+from upi.core.launch import workers
 
 #: Images of a piece; batches of 5, 5 and 3 do not divide by it, nor by the workers.
 SIZE, BATCHES = 2, (5, 5, 3)
@@ -84,7 +85,7 @@ if __name__ == "__main__":
     if size:
         meet = f"file://{where}/meet"
         dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=size)
-    with sharding(int(sys.argv[4]) if len(sys.argv) > 4 else SIZE):
+    with workers(), sharding(int(sys.argv[4]) if len(sys.argv) > 4 else SIZE):
         work(where)
     if size:
         dist.destroy_process_group()

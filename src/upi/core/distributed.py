@@ -46,21 +46,23 @@ class Team:
     size: int
 
 
+#: Whether this process shares its work; a program that uses ``torch.distributed`` otherwise does not.
+_JOINED = [False]
+
+
+def join(joined: bool) -> None:
+    """Share the work with the other processes of the group, or no longer (``upi.core.launch.workers``)."""
+    _JOINED[0] = joined
+
+
 def team() -> Team:
-    """The workers of this job: one, unless a launcher started several."""
-    if dist.is_available() and dist.is_initialized():
-        return Team(dist.get_rank(), dist.get_world_size())
-    return Team(0, 1)
+    """The workers of this job: one, unless this process has joined others (``upi.core.launch.workers``)."""
+    return Team(dist.get_rank(), dist.get_world_size()) if _JOINED[0] else Team(0, 1)
 
 
 def leads() -> bool:
     """Whether this worker prints and writes."""
     return team().rank == 0
-
-
-def launched() -> bool:
-    """Whether a launcher started this process as one of its workers, be it the only one."""
-    return dist.is_available() and dist.is_initialized()
 
 
 @contextmanager
@@ -82,7 +84,7 @@ def sharding(size: int | None) -> Iterator[None]:
 def shard_size() -> int | None:
     """Images of a piece of a batch; None where batches stay whole."""
     asked = _SHARD_SIZE.get()
-    return SHARD if asked is None and launched() else asked
+    return SHARD if asked is None and _JOINED[0] else asked
 
 
 def own(pieces: int) -> range:

@@ -15,7 +15,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from upi.core.distributed import Team, from_lead, keep_store, require_same, team
+from upi.core.distributed import Team, from_lead, join, keep_store, require_same, team
 from upi.core.errors import ConfigError, WorkerError
 from upi.core.version import versions
 
@@ -60,7 +60,10 @@ def refuse_several(what: str) -> None:
 
 @contextmanager
 def workers(*, meeting: float = MEETING) -> Iterator[Team]:
-    """Inside, this process is one of the workers that a launcher started; alone where none did.
+    """Inside, this process shares its work with those that a launcher started; alone where none did.
+
+    A program with a process group of its own shares, among all its processes, what it does inside and nothing
+    else.
 
     On GPUs workers talk by NCCL and each takes the device of its number, elsewhere by gloo. A worker has
     one thread unless ``OMP_NUM_THREADS`` says otherwise, as under torchrun: equal threads, equal numbers.
@@ -73,16 +76,25 @@ def workers(*, meeting: float = MEETING) -> Iterator[Team]:
         WorkerError: Not all workers came.
     """
     wanted = asked_for(os.environ)
-    if wanted is None or dist.is_initialized():
+    if dist.is_available() and dist.is_initialized():
+        join(True)
+        try:
+            yield team()
+        finally:
+            join(False)
+        return
+    if wanted is None:
         yield team()
         return
     _meet(wanted, meeting)
+    join(True)
     if not os.environ.get("OMP_NUM_THREADS"):
         torch.set_num_threads(1)
     require_same("version", {**versions(), "threads": torch.get_num_threads()})
     yield wanted
     from_lead(sys.stdout.flush)  # a worker that leaves early may have the others ended by the launcher
     keep_store(None)
+    join(False)
     dist.destroy_process_group()  # after an error the process ends, and with it what it held
 
 
