@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -109,14 +110,14 @@ def gather(
     with run.model.frozen():
         for parts in rounds(read):
             mine = parts[team().rank] if team().rank < len(parts) else None
-            piece, kept = jointly(lambda mine=mine: _look(run, mine))  # type: ignore[misc]
+            piece, kept = jointly(partial(_look, run, mine))
             lasts = gathered({team().rank: None if piece is None else piece.last})
             earlier = [previous, *lasts[: team().rank]]
             before = next((last for last in reversed(earlier) if last is not None), None)
             previous = next((last for last in reversed([previous, *lasts]) if last is not None), None)
             if piece is not None:
                 pieces[piece.number] = piece
-            jointly(lambda p=piece, k=kept, b=before: _measure(run, p, k, rows, controls, b))  # type: ignore[misc]
+            jointly(partial(_measure, run, piece, kept, rows, controls, before))
             if progress is not None:
                 progress(parts[-1].sample.index + 1, total)
     return _whole(gathered(pieces), flags, read)

@@ -178,7 +178,7 @@ class GradientRows(RowOperator):
     def __init__(self, images: ExplainedImages, *, rows: str, plan: RowPlan) -> None:
         self.images, self.row, self.kind, self.plan = images, ROWS[rows], rows, plan
         self.dim = images.dim
-        self.expected = images_of(images.loader) * (plan.draws if rows == "gradient" else 1)
+        self.expected = images_of(images.loader) * self.per_image
         self.total = torch.zeros(self.dim, dtype=torch.float64)
 
     def by_batch(self) -> Iterator[tuple[Share, Iterator[Tensor]]]:
@@ -219,7 +219,7 @@ class GradientRows(RowOperator):
         return self.plan.draws if self.kind == "gradient" else 1
 
     def _of(self, batch: Batch, share: Share, smoothing: Smoothing) -> Iterator[Tensor]:
-        """Blocks of rows of a piece; the noise of an image depends on its place in the pass alone."""
+        """Blocks of rows of a piece; their noise depends on the place of the piece in the pass."""
         first = (share.first + batch.piece * share.size) * self.plan.draws
         noise = [smoothing.draw(batch.x, first + draw * len(batch)) for draw in range(self.plan.draws)]
         for block in self.row(self.images, batch, noise, self.plan):
@@ -248,7 +248,7 @@ class PricedRows(Difference):
 
     @property
     def ratio(self) -> float:
-        return 1 / self.rows.plan.draws if self.rows.kind == "gradient" else 1.0
+        return 1 / self.rows.per_image
 
     def pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
         for share, blocks in self.rows.by_batch():
