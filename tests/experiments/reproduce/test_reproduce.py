@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
+import socket
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -56,6 +60,11 @@ def _little_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_parquet(data / "mnist" / "train.parquet", (1, 28, 28), [k % 10 for k in range(80)])
     write_parquet(data / "mnist" / "test.parquet", (1, 28, 28), [k % 10 for k in range(60)])
     monkeypatch.setenv("UPI_DATA", str(data))
+    little_work(monkeypatch)
+
+
+def little_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small settings, short training, few candidates."""
     monkeypatch.setattr(command, "settings", small)
     monkeypatch.setitem(PROTOCOLS, "protocol", replace(PROTOCOL, components=3, components_of_slow_maps=2))
     recipe = Recipe(epochs=40, batch_size=20)
@@ -195,3 +204,28 @@ def test_the_real_settings_are_whole() -> None:
             assert found.lead == "vgg16"
             assert found.main in found.rest
     assert torch.get_num_threads() >= 1
+
+
+def test_two_workers_do_every_stage_together(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    words = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", "tests.experiments.reproduce.work", str(out)],
+            cwd=Path(__file__).parents[3],
+            env={**os.environ, **words, "RANK": str(rank), "UPI_CACHE": str(tmp_path / "cache")},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    printed = [worker.communicate()[0] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0]
+    assert "Report:" in printed[0]
+    assert printed[1] == ""
+    found = results(out)
+    assert found["failures"] == []
+    assert found["spectrum"]["n"] == 24

@@ -12,6 +12,7 @@ from upi.attacks import UPIPCA, RandomPerturbation
 from upi.attacks.per_image import PerImageAttack
 from upi.attacks.support.objective import MapChange
 from upi.attacks.support.rows import ExplainedImages, GradientRows, RowPlan
+from upi.core.distributed import from_lead
 from upi.core.rows import NOISE, PER_IMAGE, UPI_GRAD
 from upi.core.types import Progress
 from upi.evaluation import compare, correlate, eps_curve, evaluate
@@ -116,7 +117,8 @@ def spectrum(lab: Lab, table1: list[Outcome]) -> Outcome:
             images = ExplainedImages(surrogate, objective, loader, attack.protocol.correct_only, progress)
             plan = RowPlan(attack.deviation(first[0].numel()), 1, spec.seed, spec.clip)
             rows = GradientRows(images, rows="gradient", plan=plan)
-            matrix = torch.cat([block.cpu() for block in rows.blocks()])
+            own = torch.cat(list(rows.blocks()))
+            matrix = from_lead(lambda: own)  # which of several workers gets the rows
         operator = MatrixRows(matrix, batch_size=cell.work.batch)
         exact = gram(operator, components=1)
         top = exact.vectors[0]
