@@ -70,7 +70,7 @@ def test_gpu_step(
     net = built.to(scale.device, memory_format=form)
     x = images(scale(BATCH, 2), scale(224, 64)).to(scale.device, memory_format=form)
     with precision(tf32):
-        task = problem(net, x)
+        task = problem(net, x, tf32=tf32)
 
         def plain() -> Tensor:
             return METHODS[method](task)

@@ -94,9 +94,10 @@ def problem(
     saliency: upi.core.types.SaliencyMap | None = None,
     price: float = 0.0,
     folded: bool = False,
+    tf32: bool = False,
 ) -> Problem:
     """The step on images ``x``; with ``folded`` the network's batch norms are folded beforehand."""
-    model = upi.Classifier(fuse(net) if folded else net)
+    model = upi.Classifier(fuse(net) if folded else net, tf32=tf32)
     objective = MapChange(saliency or upi.saliency.Gradient(), upi.dissimilarity.relative_l2, price)
     with model.frozen():
         batch = explained_batch(objective, model.surrogate(BETA, fast=False), x, model.predict(x))

@@ -29,7 +29,7 @@ def errors(arch: str, width: float, name: str, device: str) -> Iterator[float]:
     for fast in (True, False):
         for tf32 in (True, False):
             torch.backends.cudnn.allow_tf32 = tf32
-            task = problem(deepcopy(net).to(device), x.to(device), saliency=MAPS[name]())
+            task = problem(deepcopy(net).to(device), x.to(device), saliency=MAPS[name](), tf32=tf32)
             found = task.step(fast=fast).gradient.double().cpu()
             yield float((found - reference).norm() / reference.norm())
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from upi.audit.radii import changed_at, leading, propose, rounded_down
 from upi.audit.run import Audit
 from upi.audit.settings import AuditSettings
+from upi.audit.work import Runner, Work, carry_out
 from upi.experiments.fitting import Spec, Splits
 from upi.experiments.stages import StageStore
 from upi.network.classifier import Classifier
@@ -76,8 +77,9 @@ def test_the_headline_of_such_an_audit_says_it(tmp_path: Path) -> None:
         "threshold": [{"metric": "spearman", "at_least": -1, "among": "all"}],
     }
     audit = Audit(AuditSettings.model_validate(plain), Classifier(Edge()), splits(1e-4), tmp_path)
-    found = audit.run(StageStore(tmp_path, lambda name: lambda done, total: None))
-    headline = audit.verdict(found).headline
+    work = Work(audit, StageStore(tmp_path, lambda name: lambda done, total: None))
+    carry_out([work], Runner())
+    headline = audit.verdict(work.found()).headline
     assert "Predictions change at every radius that was tried: already at l2" in headline
 
 

@@ -19,7 +19,6 @@ from upi.audit.compare import Run, paired
 from upi.audit.publish import entries, table_of
 from upi.cli.record import shareable
 from upi.core.errors import RunFolderError
-from upi.experiments import fitting
 
 pytestmark = pytest.mark.slow
 
@@ -146,7 +145,7 @@ def test_a_bug_is_neither_a_failure_nor_a_refusal(place: Path, monkeypatch: pyte
     def broken(*_: Any) -> None:
         raise RuntimeError("planted")
 
-    monkeypatch.setattr("upi.audit.run.Audit.run", broken)
+    monkeypatch.setattr("upi.audit.run.Audit.found", broken)
     said = run("audit", "--config", place / "audit.toml", "--out", place / "bug", code=70)
     assert "this is a bug of upi" in said
 
@@ -297,16 +296,14 @@ def test_an_audit_that_ends_inside_a_cell_keeps_the_fits_that_were_done(
     with monkeypatch.context() as patch:
         patch.setattr("upi.audit.cells.tabulate", killed)
         run("audit", "--config", place / "audit.toml", "--out", place / "inside", code=130)
-    states = list((place / "inside" / "cells").glob("*/states/*.safetensors"))
+    states = list((place / "inside" / "cells").glob("*/fits/*.safetensors"))
     assert [path.name for path in states] == ["upi-grad-0.safetensors"]
     with monkeypatch.context() as patch:
-        real = fitting._fitted
 
-        def not_again(*arguments: Any) -> Any:
-            assert len(arguments) < 4, "a fit of a cell was done again"  # those have a state
-            return real(*arguments)
+        def not_again(*_: Any) -> Any:
+            raise AssertionError("a fit of a cell was done again")
 
-        patch.setattr(fitting, "_fitted", not_again)
+        patch.setattr("upi.experiments.cells.fit", not_again)
         run("audit", "--config", place / "audit.toml", "--out", place / "inside", code=1)
     assert metrics(place / "inside")["tables"] == metrics(place / "one")["tables"]
     assert not list((place / "inside" / "cells").glob("*/states"))

@@ -1,28 +1,22 @@
-"""One cell of an audit: a map, a norm and a radius, with every fit and control, kept on disk when done."""
+"""The table of one cell of an audit: a map, a norm and a radius, with every fit beside every control."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from upi import saliency as maps
-from upi.attacks import ATTACKS
 from upi.audit.gallery import gallery
-from upi.core.distributed import leads
 from upi.core.rows import ROWS, UNIVERSAL
 from upi.core.types import Progress
-from upi.evaluation import Evaluation, Row, evaluate
+from upi.evaluation import Evaluation, Row
 from upi.evaluation.ceiling import ceiling, ceiling_exists
-from upi.experiments.fitting import Spec, Splits, fit
+from upi.experiments.cells import Fitted, change_of
+from upi.experiments.fitting import Spec, Splits
 from upi.experiments.study import Table, tabulate
 from upi.network.classifier import Classifier
-from upi.perturbation.pattern import Perturbation
 from upi.results.folder import PER_SAMPLE, RunFolder
 
 #: Where the files of cells lie in a run folder.
@@ -30,55 +24,9 @@ CELLS = "cells"
 Stage = Callable[[str], Progress]
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """Fits of one method at several seeds, the best of them by its change on the select images."""
-
-    method: str
-    patterns: tuple[Perturbation, ...]
-    changes: tuple[float, ...]  # mean change on the select images
-
-    @property
-    def best(self) -> int:
-        """Number of the fit that changes maps most on the select images."""
-        return int(np.argmax(self.changes))
-
-
 def key_of(spec: Spec) -> str:
     """Name of a cell in files."""
     return f"{spec.saliency}-{spec.norm}-{spec.eps:.6g}"
-
-
-def _change(model: Classifier, spec: Spec, pattern: Perturbation, images: Any) -> Row:
-    table = evaluate(
-        model,
-        {"one": pattern},
-        images,
-        saliency=spec.saliency,
-        dissimilarity=spec.dissimilarity,
-        preset=spec.preset,
-        controls=False,
-    )
-    return table.rows["one"]
-
-
-def _fits(model: Classifier, spec: Spec, splits: Splits, method: str, stage: Stage, states: Path) -> Fitted:
-    patterns, changes = [], []
-    for number in range(spec.fits):
-        which = f", fit {number + 1} of {spec.fits}" if spec.fits > 1 else ""
-        progress = stage(f"{spec.key}: {method}{which}")
-        pattern = fit(
-            method,
-            model,
-            spec,
-            splits,
-            seed=spec.seed + number,
-            progress=progress,
-            keep=states / f"{method}-{number}",
-        )
-        patterns.append(pattern)
-        changes.append(_change(model, spec, pattern, splits.select).dissimilarity.mean)
-    return Fitted(method, tuple(patterns), tuple(changes))
 
 
 def strongest(found: Mapping[str, Fitted]) -> str | None:
@@ -95,25 +43,23 @@ def run_cell(
     splits: Splits,
     folder: Path,
     *,
-    methods: tuple[str, ...],
+    found: Mapping[str, Fitted],
     stage: Stage,
 ) -> dict[str, Any]:
-    """Fit, choose on select, evaluate on test, and write the files of the cell.
+    """Evaluate the fits that did best on select on test, and write the files of the cell.
 
     Args:
         model: The classifier.
         spec: Map, norm, radius and work.
         splits: Data.
         folder: Of the run.
-        methods: Universal attacks to fit.
+        found: Fits by method.
         stage: Begins a stage of the progress display.
 
     Returns:
         ``table`` and ``flags`` as in metrics.json, and the ``files`` written.
     """
     home = folder / CELLS / spec.key
-    states = home / "states"
-    found = {method: _fits(model, spec, splits, method, stage, states) for method in methods}
     chosen = {name: each.patterns[each.best] for name, each in found.items()}
     evaluation, _ = tabulate(model, spec, splits, chosen, stage=stage, pictures=False)
     rows = {name: _rows(model, spec, splits, each, evaluation) for name, each in found.items()}
@@ -133,8 +79,6 @@ def run_cell(
         kept = evaluation.per_sample[best]["sample"]
         shots = gallery(model, chosen[best], splits.test, kept, saliency=explained)
         written.append(shots.save(home / "gallery.safetensors"))
-    if leads():
-        shutil.rmtree(states, ignore_errors=True)
     flags = [{"table": spec.key, **flag.to_dict()} for flag in evaluation.flags]
     plain: dict[str, Any] = json.loads(json.dumps({"table": table, "flags": flags}))
     return {**plain, "files": [str(path.relative_to(folder)) for path in written]}
@@ -145,17 +89,6 @@ def _rows(model: Classifier, spec: Spec, splits: Splits, found: Fitted, first: E
     if found.method not in first.rows:
         return []
     return [
-        first.rows[found.method] if number == found.best else _change(model, spec, pattern, splits.test)
+        first.rows[found.method] if number == found.best else change_of(model, spec, pattern, splits.test)
         for number, pattern in enumerate(found.patterns)
     ]
-
-
-def inputs_of(model: Classifier, spec: Spec, splits: Splits, methods: tuple[str, ...]) -> dict[str, Any]:
-    """What the result of a cell depends on."""
-    return {
-        "spec": asdict(replace(spec, key="")),
-        "model": model.fingerprint(),
-        "data": dict(splits.origin),
-        "methods": list(methods),
-        "attacks": sorted(ATTACKS),
-    }

@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import tomlkit
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from upi.audit.settings import DEFAULT_THRESHOLDS, AuditSettings, Threshold
+from upi.audit.sweep import NamedNetwork, SweepSettings
 from upi.core.errors import ConfigError
 from upi.core.naming import nearest
 
 Place = tuple[str | int, ...]
+S = TypeVar("S", bound=AuditSettings)
 _HEADER = re.compile(r"^\s*\[(\[)?\s*([\w.\"' -]+?)\s*\]")
 _KEY = re.compile(r"^\s*(?P<key>[\w-]+|\"[^\"]*\")\s*=")
 
@@ -53,9 +55,9 @@ def _line(place: Place, lines: Mapping[Place, int]) -> int | None:
     return None
 
 
-def _model_at(place: Place) -> type[BaseModel] | None:
+def _model_at(place: Place, whole: type[BaseModel]) -> type[BaseModel] | None:
     """The part of the settings that a place lies in."""
-    model: Any = AuditSettings
+    model: Any = whole
     for step in place:
         if isinstance(step, int):
             continue
@@ -63,18 +65,18 @@ def _model_at(place: Place) -> type[BaseModel] | None:
         if step not in fields:
             return None
         inner = fields[step].annotation
-        model = next((kind for kind in (inner, *get_args(inner)) if isinstance(kind, type)), None)
+        model = next((kind for kind in (*get_args(inner), inner) if isinstance(kind, type)), None)
         if model is None or not issubclass(model, BaseModel):
             return None
     return model if issubclass(model, BaseModel) else None
 
 
-def _explained(problem: Mapping[str, Any]) -> str:
+def _explained(problem: Mapping[str, Any], whole: type[BaseModel]) -> str:
     """One mistake in words, with the nearest known name."""
     place: Place = tuple(problem["loc"])
     name = ".".join(str(step) for step in place if not isinstance(step, int))
     if problem["type"] == "extra_forbidden":
-        model = _model_at(place[:-1])
+        model = _model_at(place[:-1], whole)
         known = () if model is None else tuple(model.model_fields)
         return f"unknown key {place[-1]!r}{nearest(str(place[-1]), known)}"
     if problem["type"] == "missing":
@@ -85,17 +87,20 @@ def _explained(problem: Mapping[str, Any]) -> str:
     return f"{name}: {message}{given}" if name else message
 
 
-def _mistakes(error: ValidationError, where: str, lines: Mapping[Place, int]) -> Iterator[str]:
+def _mistakes(
+    error: ValidationError, where: str, lines: Mapping[Place, int], whole: type[BaseModel]
+) -> Iterator[str]:
     for problem in error.errors():
         line = _line(tuple(problem["loc"]), lines)
         place = where if line is None else f"{where}, line {line}"
-        yield f"{place}: {_explained(problem)}"
+        yield f"{place}: {_explained(problem, whole)}"
 
 
-def checked(content: Mapping[str, Any], where: str, text: str = "") -> AuditSettings:
-    """Settings from plain values.
+def parsed(form: type[S], content: Mapping[str, Any], where: str, text: str = "") -> S:
+    """Settings of a form from plain values.
 
     Args:
+        form: Of an audit, or of a sweep.
         content: As read from TOML, or put together from options.
         where: The file's name, for messages.
         text: What it was read from.
@@ -104,13 +109,22 @@ def checked(content: Mapping[str, Any], where: str, text: str = "") -> AuditSett
         ConfigError: Unknown keys, wrong types, thresholds about what is not measured: each with its line.
     """
     try:
-        return AuditSettings.model_validate(content)
+        return form.model_validate(content)
     except ValidationError as error:
-        raise ConfigError("\n".join(_mistakes(error, where, lines_of(text)))) from error
+        raise ConfigError("\n".join(_mistakes(error, where, lines_of(text), form))) from error
 
 
-def read_text(path: Path) -> tuple[str, dict[str, Any]]:
-    """Text and content of a TOML or JSON file; of an audit's config.json, the settings it was run with.
+def checked(content: Mapping[str, Any], where: str, text: str = "") -> AuditSettings:
+    """Settings of an audit from plain values; as ``parsed``."""
+    return parsed(AuditSettings, content, where, text)
+
+
+def read_text(path: Path, kind: str = "audit") -> tuple[str, dict[str, Any]]:
+    """Text and content of a TOML or JSON file; of a run's config.json, the settings it was run with.
+
+    Args:
+        path: The file.
+        kind: What the settings are of: audit or sweep.
 
     Raises:
         ConfigError: It cannot be read, or is of neither form; says the line.
@@ -126,15 +140,16 @@ def read_text(path: Path) -> tuple[str, dict[str, Any]]:
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected settings by name, got {type(content).__name__}")
     if form == "JSON" and {"command", "argv"} <= set(content):
-        if not isinstance(content.get("audit"), dict):
-            raise ConfigError(f"{path}: is of a run of 'upi {content['command']}', not of an audit")
-        content = content["audit"]
+        if not isinstance(content.get(kind), dict):
+            article = "an" if kind == "audit" else "a"
+            raise ConfigError(f"{path}: is of a run of 'upi {content['command']}', not of {article} {kind}")
+        content = content[kind]
     return text if form == "TOML" else "", content
 
 
-def schema() -> dict[str, Any]:
-    """The JSON schema of ``audit.toml``, for editors."""
-    return AuditSettings.model_json_schema(by_alias=True)
+def schema(form: type[AuditSettings] = AuditSettings) -> dict[str, Any]:
+    """The JSON schema of ``audit.toml`` or of ``sweep.toml``, for editors."""
+    return form.model_json_schema(by_alias=True)
 
 
 def _commented(table: Any, model: type[BaseModel], values: Mapping[str, Any]) -> None:
@@ -148,7 +163,7 @@ def _commented(table: Any, model: type[BaseModel], values: Mapping[str, Any]) ->
             _commented(section, inner, values[key])
             table.add(tomlkit.nl())
             table.add(key, section)
-        elif key == "threshold":
+        elif key == "threshold" or (isinstance(values.get(key), list) and key == "network"):
             continue
         elif values.get(key) is None:
             table.add(tomlkit.comment(f"{key} =    # {field.description}"))
@@ -162,19 +177,40 @@ def initial(model: str, data: str | None = None) -> str:
     """A commented ``audit.toml`` with every key, its default and the default thresholds."""
     images = {} if data is None else {"data": data}
     settings = AuditSettings.model_validate({"network": {"model": model}, "images": images})
+    return _document(settings, "What 'upi audit' does with this file, and what must hold.")
+
+
+def initial_sweep() -> str:
+    """A commented ``sweep.toml`` with every key, its default and two networks."""
+    networks = [{"model": "runs/train", "name": "mine"}, {"model": "PATH_OR_NAME", "name": "other"}]
+    settings = SweepSettings.model_validate({"network": networks, "perturbations": {"fits": 3}})
+    return _document(settings, "What 'upi sweep' does with this file: an audit of every network in it.")
+
+
+def _document(settings: AuditSettings, title: str) -> str:
     document = tomlkit.document()
-    document.add(tomlkit.comment("What 'upi audit' does with this file, and what must hold."))
+    document.add(tomlkit.comment(title))
     document.add(tomlkit.nl())
-    _commented(document, AuditSettings, settings.plain())
-    thresholds = tomlkit.aot()
-    for number, line in enumerate(DEFAULT_THRESHOLDS):
+    _commented(document, type(settings), settings.plain())
+    if isinstance(settings, SweepSettings):
+        document.add(tomlkit.nl())
+        named = [network.model_dump(mode="json", exclude_defaults=True) for network in settings.network]
+        document.add("network", _tables(NamedNetwork, named))
+    document.add(tomlkit.nl())
+    lines = [line.model_dump(exclude_none=True) for line in DEFAULT_THRESHOLDS]
+    document.add("threshold", _tables(Threshold, lines))
+    return tomlkit.dumps(document)
+
+
+def _tables(model: type[BaseModel], entries: Sequence[Mapping[str, Any]]) -> Any:
+    """An array of tables; the keys of the first are explained."""
+    tables = tomlkit.aot()
+    for number, line in enumerate(entries):
         entry = tomlkit.table()
-        for key, value in line.model_dump(exclude_none=True).items():
+        for key, value in line.items():
             item = tomlkit.item(value)
             if number == 0:
-                item.comment(str(Threshold.model_fields[key].description))
+                item.comment(str(model.model_fields[key].description))
             entry.add(key, item)
-        thresholds.append(entry)
-    document.add(tomlkit.nl())
-    document.add("threshold", thresholds)
-    return tomlkit.dumps(document)
+        tables.append(entry)
+    return tables

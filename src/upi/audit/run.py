@@ -1,7 +1,6 @@
-"""The audit: radii, cells and thresholds in a folder where finished work is kept.
+"""The audit: which radii, fits and tables it takes, what they cost, and what the thresholds make of them.
 
-Every cell is a stage of its own, so that an audit which was cut short goes on where it was, and other
-thresholds are judged without any work being done again.
+``upi.audit.work`` does them.
 """
 
 from __future__ import annotations
@@ -13,17 +12,18 @@ from typing import Any
 
 from upi import saliency as maps
 from upi.attacks import ATTACKS
-from upi.audit.cells import CELLS, inputs_of, key_of, run_cell
+from upi.audit.cells import CELLS, key_of
 from upi.audit.cost import ROWS, STEP, Cost, evaluation_passes, fit_passes, measured, radius_passes
 from upi.audit.decide import decide
-from upi.audit.radii import ROUNDS, SCALES, START, STEPS, propose
+from upi.audit.jobs import FitJob, RadiusJob
+from upi.audit.radii import ROUNDS, SCALES, START, STEPS
 from upi.audit.settings import AuditSettings
 from upi.audit.verdict import Verdict
 from upi.core.errors import UPIError
-from upi.core.types import Progress
 from upi.evaluation.ceiling import DRAWS, IMAGES, ceiling_exists
+from upi.experiments.cells import Fit
 from upi.experiments.fitting import Spec, Splits
-from upi.experiments.stages import Outcome, StageStore
+from upi.experiments.stages import Outcome
 from upi.network.classifier import Classifier
 from upi.results.folder import Columns, RunFolder
 from upi.saliency import title_of
@@ -121,8 +121,7 @@ class Audit:
         found = dict[str, float]()
         for method in work.methods:
             for number in range(work.fits):
-                which = f", fit {number + 1} of {work.fits}" if work.fits > 1 else ""
-                found[f"{method}{which}"] = fit_passes(method, work, work.steps, one, step)
+                found[Fit(method, number).title] = fit_passes(method, work, work.steps, one, step)
         found["evaluate on test"] = evaluation_passes(work, n_test, one, step)
         if ceiling_exists(explained):
             found["ceiling"] = 2.0 * DRAWS * min(IMAGES, n_test)
@@ -138,18 +137,18 @@ class Audit:
         fits = sum(": " in name and name.split(": ")[1].split(",")[0] in ATTACKS for name in parts)
         return Cost(parts, pace.unit, pace.figures * rows + pace.start * (fits + radii))
 
-    def _proposal(self, store: StageStore, norm: str) -> Outcome:
-        name = self.settings.explanations.maps[0]
-        spec = replace(self.base, saliency=name, norm=norm, eps=1.0, fits=1)
+    def radius_jobs(self) -> dict[str, RadiusJob]:
+        """A job for each norm whose radius is not known, by norm."""
         limit = self.settings.perturbations.max_changed
-        inputs = {**inputs_of(self.model, spec, self.splits, ()), "limit": limit}
-        return store.run(
-            f"radius: {norm}",
-            inputs,
-            lambda progress: propose(self.model, spec, self.splits, limit=limit, progress=progress).to_dict(),
-        )
+        spec = replace(self.base, saliency=self.settings.explanations.maps[0], eps=1.0, fits=1)
+        return {
+            norm: RadiusJob(replace(spec, norm=norm), limit)
+            for norm in self.settings.perturbations.norms
+            if self._known_radii(norm) is None
+        }
 
-    def _specs(self, proposals: Mapping[str, Mapping[str, Any]]) -> Iterator[Spec]:
+    def specs(self, proposals: Mapping[str, Mapping[str, Any]]) -> Iterator[Spec]:
+        """Every cell, given the proposed radii by norm."""
         for norm in self.settings.perturbations.norms:
             radii = self._known_radii(norm)
             if radii is None:
@@ -159,46 +158,26 @@ class Audit:
                     spec = replace(self.base, saliency=name, norm=norm, eps=eps)
                     yield replace(spec, key=key_of(spec))
 
-    def run(self, store: StageStore) -> Found:
-        """Measure everything that is not measured yet.
+    def fit_jobs(self, spec: Spec) -> list[FitJob]:
+        """The fits of a cell."""
+        work = self.settings.work
+        return [FitJob(spec, Fit(method, number)) for method in work.methods for number in range(work.fits)]
+
+    def found(
+        self,
+        tables: Sequence[tuple[Spec, Outcome]],
+        proposals: Mapping[str, Mapping[str, Any]],
+        outcomes: Sequence[Outcome],
+    ) -> Found:
+        """What all cells say together; a cell stands beside its table, or beside the fit that failed.
 
         Raises:
-            UPIError: No radius could be proposed, or not one cell could be measured.
+            UPIError: Not one cell could be measured.
         """
-        proposals = dict[str, Mapping[str, Any]]()
-        for norm in self.settings.perturbations.norms:
-            if self._known_radii(norm) is None:
-                outcome = self._proposal(store, norm)
-                if outcome.result is None:
-                    raise UPIError(f"no radius could be proposed: {outcome.error}")
-                proposals[norm] = outcome.result
-        done, failures = list[tuple[Spec, Outcome]](), list[dict[str, Any]]()
-        for spec in self._specs(proposals):
-            outcome = self._cell_of(store, spec)
-            if outcome.result is None:
-                failures.append(_failure(spec, outcome))
-            else:
-                done.append((spec, outcome))
+        done = [(spec, outcome.result) for spec, outcome in tables if outcome.result is not None]
+        failures = [_failure(spec, outcome) for spec, outcome in tables if outcome.result is None]
         if not done:
             raise UPIError(f"nothing could be measured: {failures[0]['error']}")
-        return self._found(done, failures, proposals, store)
-
-    def _cell_of(self, store: StageStore, spec: Spec) -> Outcome:
-        methods = self.settings.work.methods
-
-        def make(_: Progress) -> dict[str, Any]:
-            return run_cell(self.model, spec, self.splits, self.folder, methods=methods, stage=store.announce)
-
-        return store.run(f"cell: {spec.key}", inputs_of(self.model, spec, self.splits, methods), make)
-
-    def _found(
-        self,
-        done: Sequence[tuple[Spec, Outcome]],
-        failures: Sequence[dict[str, Any]],
-        proposals: Mapping[str, Mapping[str, Any]],
-        store: StageStore,
-    ) -> Found:
-        results = [outcome.result for _, outcome in done if outcome.result is not None]
         cells = [RunFolder(self.folder / CELLS / spec.key).columns() for spec, _ in done]
         columns = {place: figures for cell in cells for place, figures in cell.items()}
         unsteady = [proposal for proposal in proposals.values() if not proposal["found"]]
@@ -208,12 +187,12 @@ class Audit:
             for each in unsteady
         ]
         return Found(
-            tables=[result["table"] for result in results],
-            flags=[flag for result in results for flag in result["flags"]],
+            tables=[result["table"] for _, result in done],
+            flags=[flag for _, result in done for flag in result["flags"]],
             columns=columns,
             failures=failures,
             proposals=proposals,
-            seconds={outcome.name: outcome.seconds for outcome in store.outcomes},
+            seconds={outcome.name: outcome.seconds for outcome in outcomes},
             notes=notes,
         )
 

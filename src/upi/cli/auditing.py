@@ -17,9 +17,11 @@ from upi.audit.publish import publish as publish_entry
 from upi.audit.run import Audit
 from upi.audit.settings import AuditSettings
 from upi.audit.verdict import Outcome, Verdict
+from upi.audit.work import Runner, Work, carry_out
 from upi.cli.console import AuditDisplay, console
 from upi.cli.record import shareable, write_record
-from upi.core.distributed import from_lead, leads, require_same, sharding
+from upi.core.distributed import from_lead, leads, require_same, sharding, team
+from upi.core.engine import Engine
 from upi.core.errors import ConfigError, RunFolderError
 from upi.core.locking import locked
 from upi.experiments.stages import StageStore
@@ -121,6 +123,7 @@ def run_audit(
     card: Path | None = None,
     publish: Path | None = None,
     hub_name: str | None = None,
+    engine: Engine | None = None,
     first: Callable[[AuditDisplay], None] | None = None,
 ) -> Verdict:
     """An audit from its settings to its page.
@@ -132,6 +135,7 @@ def run_audit(
         baseline: Run folder of another network's audit, to compare with.
         junit, card, publish: Further places for the verdict.
         hub_name: ``user/name`` of a repository of the Hugging Face hub that gets the entry.
+        engine: Runs the pieces of the audit, beside each other; None for one after the other in this process.
         first: Called before images and network are loaded.
 
     Raises:
@@ -140,6 +144,8 @@ def run_audit(
     begin = time.perf_counter()
     if hub_name is not None:
         require_hub(hub_name)
+    if engine is not None and team().size > 1:
+        raise ConfigError("an engine or a launcher of several workers, not both", options=("engine",))
     with sharding(settings.shard_size), locked(out), AuditDisplay.running() as display:
         again = from_lead(lambda: prepare(out, settings, force))
         if first is not None:
@@ -161,7 +167,9 @@ def run_audit(
             console.print(f"{'Going on with' if again else 'Audit'}: {len(parts)} parts, {cost}.")
         record = write_record(out, audit=settings.plain(), **subject.facts())
         display.expect(parts)
-        found = audit.run(StageStore(out, display))
+        work = Work(audit, StageStore(out, display))
+        carry_out([work], Runner(engine, told=lambda _, done: display.finished(done.name, done.error)))
+        found = work.found()
         verdict = audit.verdict(found)
         if not leads():
             return verdict

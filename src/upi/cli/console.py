@@ -163,3 +163,19 @@ class AuditDisplay:
             self.bar.update(self.task, completed=start + passes * share)
 
         return callback
+
+    def finished(self, name: str, error: str | None) -> None:
+        """A stage is done that ran elsewhere, beside others."""
+        own = name.removeprefix("cell: ")
+        ends = {own.rsplit(": ", 1)[-1]} if own == name else {"evaluate on test", "ceiling"}
+        for place in range(len(self.parts) - 1, -1, -1):
+            known, passes = self.parts[place]
+            fits = known.startswith((own if own == name else f"{own}: ", "#"))
+            if fits and known.rsplit(": ", 1)[-1] in ends:
+                del self.parts[place]
+                self.base += passes
+                ends.discard(known.rsplit(": ", 1)[-1])
+        failed = "" if error is None else f" failed: {error}"
+        if failed or not self.bar.console.is_terminal:
+            self.bar.console.print(f"  {name}{failed}", markup=False, highlight=False, soft_wrap=True)
+        self.bar.update(self.task, completed=self.base, description=name)

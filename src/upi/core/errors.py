@@ -46,6 +46,10 @@ class NonFiniteError(UPIError, ArithmeticError):
     """A step produced NaN or infinity; the perturbation was left untouched."""
 
 
+class MemoryLimitError(UPIError, MemoryError):
+    """The memory does not suffice for a single image."""
+
+
 class WorkerError(UPIError, RuntimeError):
     """A worker of a job on several has ended, or never came."""
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from upi import saliency as maps
 from upi.attacks import ATTACKS
 from upi.core.errors import DataError, ZeroGradientError
+from upi.core.memory import in_halves
 from upi.core.rows import (
     CONTROL,
     MATCHED_NOISE,
@@ -126,7 +127,11 @@ class Pass:
 
     def explain(self, x: Tensor, target: Tensor) -> Tensor:
         """Maps (N, H, W) of the network itself."""
-        return maps.explain(self.saliency, self.model, x, target)
+
+        def work(some: slice) -> Tensor:
+            return maps.explain(self.saliency, self.model, x[some], target[some])
+
+        return torch.cat(in_halves(work, len(x), owner=self.model.net, kind="maps"))
 
     def compare(self, clean: Tensor, perturbed: Tensor) -> dict[str, Tensor]:
         """Every figure of a pair of maps (N, H, W)."""
@@ -135,10 +140,15 @@ class Pass:
 
     def measure(self, x: Tensor, target: Tensor, clean: Tensor, perturbed: Tensor) -> dict[str, Tensor]:
         """Every figure of perturbed images (N, C, H, W)."""
-        witness = Witness(self.model, perturbed)
-        shown = maps.explain(self.saliency, witness, perturbed, target)
-        with torch.no_grad():
-            predicted = witness.logits.argmax(1)
+
+        def work(some: slice) -> tuple[Tensor, Tensor]:
+            witness = Witness(self.model, perturbed[some])
+            shown = maps.explain(self.saliency, witness, witness.images, target[some])
+            with torch.no_grad():
+                return shown, witness.logits.argmax(1)
+
+        parts = in_halves(work, len(x), owner=self.model.net, kind="maps")
+        shown, predicted = (torch.cat(each) for each in zip(*parts, strict=True))
         return {
             **self.compare(clean, shown),
             "realised_norm": realised_norm(x, perturbed, self.ball),

@@ -36,6 +36,7 @@ class Outcome:
     error: str | None
     seconds: float
     reused: bool = False
+    trace: str | None = None  # where the error came from
 
 
 def _key(inputs: Mapping[str, Any]) -> str:
@@ -67,18 +68,44 @@ class StageStore:
             make: Given a progress callback, returns a JSON object; ``files`` in it are paths
                 below the folder that belong to the result.
         """
-        path = self.folder / "stages" / f"{name.replace('/', '--')}.json"
-        key = _key(inputs)
-        outcome = from_lead(lambda: self._finished(name, path, key))
-        if outcome is None:
-            mine = self._attempt(name, path, key, make)
-            outcome = from_lead(lambda: mine)  # which has written its files by now
+        outcome = self.known(name, inputs)
+        if outcome is not None:
+            return outcome
+        mine = self._attempt(name, make)
+        outcome = from_lead(lambda: mine)  # which has written its files by now
+        return self.take(outcome, inputs)
+
+    def known(self, name: str, inputs: Mapping[str, Any]) -> Outcome | None:
+        """The outcome of a stage that was finished before; None where it has to run."""
+        outcome = from_lead(lambda: self._finished(name, _key(inputs)))
+        if outcome is not None:
+            self.outcomes.append(outcome)
+        return outcome
+
+    def take(
+        self, outcome: Outcome, inputs: Mapping[str, Any], files: Mapping[str, bytes] | None = None
+    ) -> Outcome:
+        """Keep an outcome, with its files where they came from elsewhere: those first."""
+        for file, content in (files or {}).items():
+            write_atomic(self.folder / file, content)
+        record = {
+            "name": outcome.name,
+            "key": _key(inputs),
+            "seconds": outcome.seconds,
+            "result": outcome.result,
+            "error": outcome.error,
+            "trace": outcome.trace,
+        }
+        write_atomic(self._file(outcome.name), json.dumps(record, indent=1, allow_nan=False) + "\n")
         self.outcomes.append(outcome)
         return outcome
 
-    def _finished(self, name: str, path: Path, key: str) -> Outcome | None:
+    def _file(self, name: str) -> Path:
+        return self.folder / "stages" / f"{name.replace('/', '--')}.json"
+
+    def _finished(self, name: str, key: str) -> Outcome | None:
         try:
-            record = parse_json(path)
+            record = parse_json(self._file(name))
         except RunFolderError:
             return None  # not there, or cut short by a full disk: the stage runs again
         if record.get("key") != key or record.get("result") is None:
@@ -88,7 +115,7 @@ class StageStore:
             return None
         return Outcome(name, result, None, float(record["seconds"]), reused=True)
 
-    def _attempt(self, name: str, path: Path, key: str, make: Callable[[Progress], Result]) -> Outcome:
+    def _attempt(self, name: str, make: Callable[[Progress], Result]) -> Outcome:
         begin = time.perf_counter()
         result: Result | None = None
         error = trace = None
@@ -99,17 +126,7 @@ class StageStore:
             if not all_failed(problem):
                 raise
             result, error, trace = None, f"{type(problem).__name__}: {problem}", traceback.format_exc()
-        seconds = round(time.perf_counter() - begin, 2)
-        record = {
-            "name": name,
-            "key": key,
-            "seconds": seconds,
-            "result": result,
-            "error": error,
-            "trace": trace,
-        }
-        write_atomic(path, json.dumps(record, indent=1, allow_nan=False) + "\n")
-        return Outcome(name, result, error, seconds)
+        return Outcome(name, result, error, round(time.perf_counter() - begin, 2), trace=trace)
 
     def failures(self) -> list[Outcome]:
         """Stages that gave an error."""

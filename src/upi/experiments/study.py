@@ -1,6 +1,6 @@
 """From a classifier and split data to a table: the fits, the controls, the evaluation.
 
-What ``upi demo``, ``upi fit`` and ``upi evaluate`` have in common. Guards against numbers
+What ``upi audit``, ``upi evaluate`` and ``upi reproduce`` have in common. Guards against numbers
 that depend on a lucky seed: universal attacks are fitted several times and the spread of
 their means is reported beside the first fit's row.
 """
@@ -16,11 +16,13 @@ from upi.core.errors import ConfigError
 from upi.core.rows import CLASS_UAP, NOISE, PER_IMAGE
 from upi.core.types import Perturber, Progress
 from upi.evaluation import Evaluation, Example, Row, evaluate, examples
-from upi.experiments.fitting import STUDIED, UNIVERSAL, Spec, Splits, fit
+from upi.experiments.cells import Fit, change_of
+from upi.experiments.fitting import STUDIED, UNIVERSAL, Spec, Splits
 from upi.network.classifier import Classifier
 from upi.perturbation.pattern import Perturbation
 
 Stage = Callable[[str], Progress]
+Fits = Mapping[str, Sequence[Perturbation]]
 
 
 @dataclass(frozen=True)
@@ -51,30 +53,14 @@ class Table:
 
 
 def _spread(
-    model: Classifier, spec: Spec, splits: Splits, first: Evaluation, stage: Stage
+    model: Classifier, spec: Spec, splits: Splits, first: Evaluation, fits: Fits
 ) -> dict[str, list[Row]]:
-    rows = {name: [first.rows[name]] for name in UNIVERSAL}
-    for number in range(1, spec.fits):
-        for name in UNIVERSAL:
-            again = fit(
-                name,
-                model,
-                spec,
-                splits,
-                seed=spec.seed + number,
-                progress=stage(f"{spec.key}: {name}, fit {number + 1} of {spec.fits}"),
-            )
-            table = evaluate(
-                model,
-                {name: again},
-                splits.test,
-                saliency=spec.saliency,
-                dissimilarity=spec.dissimilarity,
-                preset=spec.preset,
-                controls=False,
-            )
-            rows[name].append(table.rows[name])
-    return rows
+    """The test row of each fit of the methods that were fitted more than once by rule."""
+    again = {name: fits[name][1:] for name in UNIVERSAL}
+    return {
+        name: [first.rows[name], *(change_of(model, spec, pattern, splits.test) for pattern in again[name])]
+        for name in UNIVERSAL
+    }
 
 
 def tabulate(
@@ -124,32 +110,24 @@ def tabulate(
     return evaluation, found
 
 
-def study(
-    model: Classifier,
-    spec: Spec,
-    splits: Splits,
-    *,
-    stage: Stage,
-    ready: Mapping[str, Perturbation] | None = None,
-    pictures: bool = True,
-) -> Table:
-    """Fit UPI-PCA, UPI-Grad and ClassUAP, then evaluate them beside every control.
+def fits_of(spec: Spec) -> list[Fit]:
+    """What ``study`` needs: the universal attacks at every seed, the others once; first fits first."""
+    first = [Fit(name) for name in STUDIED]
+    return first + [Fit(name, number) for number in range(1, spec.fits) for name in UNIVERSAL]
+
+
+def study(model: Classifier, spec: Spec, splits: Splits, fits: Fits, *, stage: Stage) -> Table:
+    """Evaluate the first fit of each method beside every control, and the other fits' rows.
 
     Args:
         model: The classifier.
         spec: What the table is about.
         splits: Data.
+        fits: Perturbations of ``fits_of`` by method, in the order of their seeds.
         stage: Called with the name of each stage; returns that stage's progress callback.
-        ready: Perturbations that need no fitting again.
-        pictures: Pick example images.
     """
-    perturbations = dict(ready or {})
-    for name in STUDIED:
-        if name not in perturbations:
-            progress = stage(f"{spec.key}: {name}")
-            perturbations[name] = fit(name, model, spec, splits, seed=spec.seed, progress=progress)
-    ordered = {name: perturbations[name] for name in STUDIED}
-    evaluation, shown = tabulate(model, spec, splits, ordered, stage=stage, pictures=pictures)
-    rows = _spread(model, spec, splits, evaluation, stage)
+    ordered = {name: fits[name][0] for name in STUDIED}
+    evaluation, _ = tabulate(model, spec, splits, ordered, stage=stage, pictures=False)
+    rows = _spread(model, spec, splits, evaluation, fits)
     files = {name: name if spec.key == "gradient" else f"{name}--{spec.key}" for name in STUDIED}
-    return Table(spec, evaluation, ordered, files, shown, rows)
+    return Table(spec, evaluation, ordered, files, (), rows)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from upi.core.errors import ModelError
+from upi.core.memory import with_fewer
 from upi.network.classifier import Classifier
 
 #: Relative difference of logits that is put down to rounding; 1e-3 for other types.
@@ -14,7 +15,7 @@ ROUNDING = {torch.float16: 3e-2, torch.bfloat16: 1e-1, torch.float64: 1e-6}
 
 def nondeterminism(model: Classifier, x: Tensor) -> float:
     """Largest difference of the logits of two passes over images in eval mode, 0 up to rounding."""
-    first, second = model.probe(x), model.probe(x)
+    first, second = with_fewer(lambda some: (model.probe(some), model.probe(some)), x)
     if torch.allclose(first, second, rtol=1e-4, atol=1e-5, equal_nan=True):
         return 0.0
     return float((first - second).abs().max())
@@ -36,7 +37,8 @@ def dependence(model: Classifier, x: Tensor) -> float:
     0 up to rounding where images do not influence each other.
     """
     batch = torch.cat([x, x.flip(-1), 1 - x]) if len(x) < 3 else x
-    together, alone = model.probe(batch)[:1], model.probe(batch[:1])
+    together = with_fewer(lambda some: model.probe(some)[:1], batch)
+    alone = model.probe(batch[:1])
     size = float(together.abs().max())
     gap = float((together - alone).abs().max()) / max(size, 1e-12)
     return gap if gap > ROUNDING.get(together.dtype, 1e-3) else 0.0
@@ -57,7 +59,7 @@ def require_independent(model: Classifier, x: Tensor) -> None:
 
 def gives_probabilities(model: Classifier, x: Tensor) -> bool:
     """Whether outputs for images (N, C, H, W) look like a softmax where logits are expected."""
-    out = model.probe(x)
+    out = with_fewer(model.probe, x)
     return bool((out >= 0).all()) and torch.allclose(out.sum(1), torch.ones_like(out[:, 0]), atol=1e-3)
 
 

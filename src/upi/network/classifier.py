@@ -8,7 +8,8 @@ from typing import NoReturn
 import torch
 from torch import Tensor, nn
 
-from upi.core.errors import ConfigError, ModelError, UPIError
+from upi.core.errors import ConfigError, MemoryLimitError, ModelError, UPIError
+from upi.core.memory import is_out_of_memory
 from upi.network.frozen import FrozenNetwork
 from upi.network.identity import REFUSALS, fingerprint, state
 from upi.network.surrogate import Surrogate
@@ -39,6 +40,9 @@ class Classifier(FrozenNetwork):
             highest logit, right where it is among an image's labels (rows (N, K) of zeros and ones).
         label: Explain this class of a multi-label network instead: the classifier is then the binary one of
             this label, with logits [0, z], and an image counts where the label is predicted rightly.
+        tf32: Leave PyTorch's precision of float32 as it is set; by default convolutions and matrix products
+            are computed in float32 while the classifier runs, not in TF32 (PyTorch's default for
+            convolutions on a GPU), which turned ResNet-50's attack gradient by 75 % (docs/performance.md).
 
     Raises:
         ModelError: ``net`` is not a module, or its output holds no logits.
@@ -58,12 +62,15 @@ class Classifier(FrozenNetwork):
 
         Raises:
             ModelError: The network fails on images of this shape, or gives no logits.
+            MemoryLimitError: They do not fit in memory.
         """
         try:
             return self(x)
         except UPIError:
             raise
         except REFUSALS as error:
+            if is_out_of_memory(error):
+                raise MemoryLimitError(f"{len(x)} images do not fit in memory: {error}") from error
             reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
             raise ModelError(
                 f"the model cannot run on images of shape {tuple(x.shape[1:])}: {reason}"

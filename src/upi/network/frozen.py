@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from upi.core.errors import ConfigError, DataError, ModelError
+from upi.core.memory import in_halves
 from upi.network.checkpointing import without_checkpoints
-from upi.network.hold import held
+from upi.network.hold import full_precision, held
 from upi.network.kernels import Folding, find_foldable
 from upi.network.outputs import Where, is_binary, logits_of
 
@@ -67,6 +68,7 @@ class FrozenNetwork:
         output: Where = None,
         multi_label: bool = False,
         label: int | None = None,
+        tf32: bool = False,
     ) -> None:
         net = unwrapped(net)
         if not isinstance(net, nn.Module):
@@ -76,6 +78,7 @@ class FrozenNetwork:
         self.std = _constant(std, 1.0, "std")
         self.fast = fast
         self.output = output
+        self.tf32 = tf32
         self.multi_label, self.label = multi_label, label
         if label is not None and not multi_label:
             raise ConfigError(
@@ -96,6 +99,7 @@ class FrozenNetwork:
             "output": self.output,
             "multi_label": self.multi_label,
             "label": self.label,
+            "tf32": self.tf32,
         }
 
     def place(self, x: Tensor) -> Tensor:
@@ -144,8 +148,9 @@ class FrozenNetwork:
 
     @torch.no_grad()
     def predict(self, x: Tensor) -> Tensor:
-        """Classes (N,) of images (N, C, H, W)."""
-        return self(x).argmax(1)
+        """Classes (N,) of images (N, C, H, W); in halves where memory does not suffice for all at once."""
+        parts = in_halves(lambda some: self(x[some]).argmax(1), len(x), owner=self.net, kind="predictions")
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def agrees(self, label: Tensor, predicted: Tensor) -> Tensor:
         """(N,) whether predicted classes (N,) are right.
@@ -181,6 +186,8 @@ class FrozenNetwork:
                 if torch.is_inference_mode_enabled():
                     stack.enter_context(torch.inference_mode(False))
                 stack.enter_context(held(self.net))
+                if not self.tf32:
+                    stack.enter_context(full_precision())
                 stack.enter_context(without_checkpoints())
                 for device in ("cpu", "cuda"):  # a surrounding autocast is the caller's, not the network's
                     if torch.is_autocast_enabled(device):

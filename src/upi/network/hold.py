@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from threading import RLock
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -30,7 +31,7 @@ class _Shared:
 
 
 _MODULES: WeakKeyDictionary[nn.Module, _Shared] = WeakKeyDictionary()
-_ATTENTION, _EAGER = _Shared(), _Shared()
+_ATTENTION, _EAGER, _PRECISION = _Shared(), _Shared(), _Shared()
 
 
 def _to_eval(net: nn.Module) -> None:
@@ -119,6 +120,32 @@ def _only_math(stack: ExitStack) -> None:
 def plain_attention() -> Iterator[None]:
     """Attention on its plain kernel inside: the fused ones have no second derivative."""
     with _used(_ATTENTION, _only_math):
+        yield
+
+
+#: Operations whose float32 PyTorch may compute in shorter numbers: TF32 on a GPU (its default for
+#: convolutions), bfloat16 on a CPU (where asked for).
+_BACKENDS: Any = torch.backends
+_ROUNDED = (
+    _BACKENDS.cudnn.conv,
+    _BACKENDS.cudnn.rnn,
+    _BACKENDS.cuda.matmul,
+    _BACKENDS.mkldnn.conv,
+    _BACKENDS.mkldnn.rnn,
+    _BACKENDS.mkldnn.matmul,
+)
+
+
+def _no_rounding(stack: ExitStack) -> None:
+    for kind in _ROUNDED:
+        stack.callback(setattr, kind, "fp32_precision", kind.fp32_precision)
+        kind.fp32_precision = "ieee"
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """float32 is float32 inside: an attack gradient is a second derivative, of which TF32 leaves little."""
+    with _used(_PRECISION, _no_rounding):
         yield
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from upi.core.errors import ModelError
+from upi.core.memory import with_fewer
 from upi.core.seeding import generator
 from upi.network.checks import explained
 from upi.network.classifier import Classifier
@@ -117,7 +118,7 @@ def find_kinks(network: Classifier, x: Tensor, beta: float) -> Kinks:
         _KNOWN[network.net] = now, {}
     found, key = _KNOWN[network.net][1], (beta, content(some))
     if key not in found:
-        found[key] = _look(network, some, beta)
+        found[key] = with_fewer(lambda fitting: _look(network, fitting, beta), some)
     return found[key]
 
 

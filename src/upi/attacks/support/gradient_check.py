@@ -17,6 +17,7 @@ from torch import Tensor
 from upi.attacks.support.gradients import Gradients, attack_gradient
 from upi.attacks.support.objective import MapChange, Objective, explained_batch
 from upi.core.errors import FallbackWarning, ModelError
+from upi.core.memory import is_out_of_memory, with_fewer
 from upi.core.naming import short_name
 from upi.core.seeding import generator
 from upi.network.classifier import Classifier
@@ -140,7 +141,10 @@ def fast_derivatives_agree(network: Classifier, objective: Objective, x: Tensor,
     """Whether ``upi.network.kernels`` gives the attack gradient that autograd gives, on a few images."""
     if not network.fast:
         return False
-    some = x[:PROBE]
+    return with_fewer(lambda some: _agree(network, objective, some, beta), x[:PROBE])
+
+
+def _agree(network: Classifier, objective: Objective, some: Tensor, beta: float | None) -> bool:
     noise = SHIFT * torch.randn(some.shape, generator=generator(0, "probe")).to(some)
     reference = network.surrogate(beta, fast=False)
     with network.frozen():
@@ -150,6 +154,8 @@ def fast_derivatives_agree(network: Classifier, objective: Objective, x: Tensor,
         try:
             quick = attack_gradient(network.surrogate(beta, fast=True), objective, batch, some + noise)
         except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+            if is_out_of_memory(error):
+                raise
             fall_back(f"the fast derivatives do not work on this network: {error}".splitlines()[0], remedy)
             return False
     gap = difference(plain, quick)

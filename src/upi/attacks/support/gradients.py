@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from upi.attacks.support.objective import Explained, Objective, split
+from upi.attacks.support.objective import Explained, Objective, part_of, split
 from upi.core.errors import NonFiniteError, ZeroGradientError
+from upi.core.memory import in_halves, is_out_of_memory
 from upi.data.batches import Batch, mean_margin
 from upi.network.checks import explained
 from upi.perturbation.pattern import in_box
@@ -44,6 +45,8 @@ def attack_gradient(model: Explained, objective: Objective, batch: Batch, pertur
             try:
                 (gradient,) = torch.autograd.grad(values.sum(), point, allow_unused=True)
             except RuntimeError as error:
+                if is_out_of_memory(error):
+                    raise
                 raise explained(error) from error
     return Gradients(values.detach(), torch.zeros_like(point) if gradient is None else gradient)
 
@@ -57,6 +60,19 @@ def _parts(objective: Objective, batch: Batch, perturbed: Tensor) -> Iterator[tu
     scale = mean_margin(batch.margin) if batch.scale is None and batch.margin is not None else batch.scale
     pieces = split(batch, size, scale)
     yield from zip(pieces, torch.split(perturbed, size), strict=True)
+
+
+def _halved(
+    model: Explained, objective: Objective, batch: Batch, perturbed: Tensor, function: GradientFunction
+) -> list[Gradients]:
+    """A piece as it is, or in halves where it does not fit in memory."""
+
+    def work(some: slice) -> Gradients:
+        if some == slice(0, len(batch)):
+            return function(model, objective, batch, perturbed)
+        return function(model, objective, part_of(batch, some), perturbed[some])
+
+    return in_halves(work, len(batch), owner=model.net, kind="attack gradients")
 
 
 def gradients(
@@ -73,7 +89,11 @@ def gradients(
     Raises:
         NonFiniteError: A value or gradient is NaN or infinite; names ``where`` and the samples.
     """
-    pieces = [function(model, objective, part, point) for part, point in _parts(objective, batch, perturbed)]
+    pieces = [
+        found
+        for part, point in _parts(objective, batch, perturbed)
+        for found in _halved(model, objective, part, point, function)
+    ]
     values = torch.cat([part.values for part in pieces]) if len(pieces) > 1 else pieces[0].values
     gradient = torch.cat([part.gradient for part in pieces]) if len(pieces) > 1 else pieces[0].gradient
     bad = ~(torch.isfinite(values) & torch.isfinite(gradient).flatten(1).all(1))

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from upi.core.errors import ModelError
+from upi.core.memory import in_halves
 from upi.core.types import Dissimilarity, SaliencyMap
 from upi.data.batches import Batch, CleanSide, mean_margin
 from upi.network.frozen import FrozenNetwork
@@ -67,9 +68,15 @@ class MapChange:
 
     def clean(self, model: Explained, x: Tensor, target: Tensor) -> CleanSide:
         """Maps (N, H, W) of clean images, and their margins where predictions have a price."""
-        witness = Witness(model, x)
-        maps = explain(self.saliency, witness, x, target)
-        return CleanSide(maps, self._margins(witness, target) if self.prediction_price else None)
+
+        def work(some: slice) -> CleanSide:
+            witness = Witness(model, x[some])
+            maps = explain(self.saliency, witness, witness.images, target[some])
+            return CleanSide(maps, self._margins(witness, target[some]) if self.prediction_price else None)
+
+        found = in_halves(work, len(x), owner=model.net, kind="maps")
+        margins = [each.margin for each in found if each.margin is not None]
+        return CleanSide(joined([each.maps for each in found]), joined(margins) if margins else None)
 
     @staticmethod
     @torch.no_grad()
@@ -84,10 +91,15 @@ class MapChange:
 
     def measured(self, model: Explained, batch: Batch, perturbed: Tensor) -> Tensor:
         """The same values (N,) without a graph."""
-        witness = Witness(model, perturbed)
-        value = self._change(batch, explain(self.saliency, witness, perturbed, batch.target)).detach()
-        with torch.no_grad():
-            return value - self._price(batch, witness.logits) if self.prediction_price else value
+
+        def work(some: slice) -> Tensor:
+            part = batch if some == slice(0, len(batch)) else part_of(batch, some)
+            witness = Witness(model, perturbed[some])
+            value = self._change(part, explain(self.saliency, witness, witness.images, part.target)).detach()
+            with torch.no_grad():
+                return value - self._price(part, witness.logits) if self.prediction_price else value
+
+        return joined(in_halves(work, len(batch), owner=model.net, kind="maps"))
 
     def _change(self, batch: Batch, maps: Tensor) -> Tensor:
         value = self.dissimilarity(batch.clean, maps)
@@ -102,6 +114,11 @@ class MapChange:
         scale = mean_margin(batch.margin) if batch.scale is None else batch.scale
         lost = torch.minimum(batch.margin.clamp_min(0), scale / 2) - margin_of(logits, batch.target)
         return self.prediction_price * F.relu(lost) / scale
+
+
+def joined(parts: list[Tensor]) -> Tensor:
+    """Parts of a batch as one."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 @dataclass(frozen=True)
@@ -141,13 +158,24 @@ def explained_batch(
 def split(batch: Batch, size: int, scale: Tensor | None) -> Iterator[Batch]:
     """Pieces of at most ``size`` images; ``scale`` is the mean margin that their prices are measured in."""
     for first in range(0, len(batch), size):
-        some = slice(first, first + size)
-        margin = None if batch.margin is None else batch.margin[some]
-        yield replace(
-            batch,
-            x=batch.x[some],
-            target=batch.target[some],
-            clean=batch.clean[some],
-            margin=margin,
-            scale=scale,
-        )
+        yield part_of(batch, slice(first, first + size), scale)
+
+
+def part_of(batch: Batch, some: slice, scale: Tensor | None = None) -> Batch:
+    """Some images of a batch, with prices as in the whole of it.
+
+    Args:
+        batch: The whole.
+        some: Which images.
+        scale: Mean margin that prices are measured in; None takes that of the whole batch.
+    """
+    if scale is None and batch.margin is not None:
+        scale = mean_margin(batch.margin) if batch.scale is None else batch.scale
+    return replace(
+        batch,
+        x=batch.x[some],
+        target=batch.target[some],
+        clean=batch.clean[some],
+        margin=None if batch.margin is None else batch.margin[some],
+        scale=scale,
+    )

@@ -18,6 +18,7 @@ from upi.attacks.support.objective import MapChange
 from upi.attacks.support.smoothing import Smoothing
 from upi.core.distributed import collected, jointly, leads, team
 from upi.core.errors import NonFiniteError
+from upi.core.memory import in_halves
 from upi.core.types import Loader, Progress
 from upi.data.batches import Batch, Share, shares
 from upi.data.cache import ImageCache
@@ -149,7 +150,11 @@ def unit_rows(rows: Tensor) -> Tensor:
 def margin_rows(images: ExplainedImages, batch: Batch, plan: RowPlan) -> Tensor:
     """Unit gradients (N, d) of log p_c / (1 - p_c) at x_i + centre: the way to another prediction."""
     seen = plan.seen(plan.around(batch.x))
-    return unit_rows(input_gradient(images.surrogate, seen, batch.target, "log_odds").flatten(1))
+
+    def work(some: slice) -> Tensor:
+        return input_gradient(images.surrogate, seen[some], batch.target[some], "log_odds").flatten(1)
+
+    return unit_rows(torch.cat(in_halves(work, len(seen), owner=images.surrogate.net, kind="maps")))
 
 
 ROWS: dict[str, Callable[[ExplainedImages, Batch, Sequence[Tensor], RowPlan], Iterator[Tensor]]] = {

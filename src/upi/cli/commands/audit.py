@@ -13,6 +13,7 @@ from upi.audit.file import initial, schema
 from upi.cli.auditing import run_audit, settings_of
 from upi.cli.console import console
 from upi.cli.registry import command
+from upi.core.engine import FORMS, engine_of
 from upi.core.errors import ConfigError, RunFolderError
 from upi.core.storage import write_atomic
 from upi.dissimilarity import DISSIMILARITIES
@@ -71,6 +72,10 @@ def audit(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = None,
     shard_size: Annotated[
         int | None, typer.Option(min=1, help="Images of a piece of a batch that workers share.")
+    ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(help=f"Run pieces of the audit beside each other: {FORMS}. Default: one by one, here."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Run folder; an audit that was cut short goes on.")] = Path(
         "runs/audit"
@@ -138,5 +143,6 @@ def audit(
         card=card,
         publish=publish,
         hub_name=push_to_hub,
+        engine=None if engine is None else engine_of(engine),
     )
     raise typer.Exit(verdict.exit_code)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -10,27 +9,16 @@ import numpy as np
 
 from upi.core.rows import TINY_NOISE
 from upi.core.types import Progress
-from upi.experiments.fitting import STUDIED
+from upi.experiments.cells import Fit
+from upi.experiments.fitting import Spec
 from upi.experiments.reproduce.lab import Lab, need
 from upi.experiments.reproduce.settings import Cell
 from upi.experiments.stages import Outcome
-from upi.experiments.study import Table, study
+from upi.experiments.study import Table, fits_of, study
+from upi.perturbation.pattern import Perturbation
 
-
-def _announce(progress: Progress, cell: Cell) -> Callable[[str], Progress]:
-    """One bar for all parts of a cell: fits, evaluation, further fits."""
-    parts = len(STUDIED) + 1 + 2 * (cell.work.fits - 1)
-    begun = -1
-
-    def stage(name: str) -> Progress:
-        nonlocal begun
-        begun += 1
-        mine = begun
-        return lambda done, total: progress(
-            1000 * mine + (1000 * done // total if total else 0), 1000 * parts
-        )
-
-    return stage
+#: Where finished fits lie in the run folder.
+HOME = "fitted"
 
 
 def _samples(table: Table) -> dict[str, list[float | None]]:
@@ -42,22 +30,39 @@ def _samples(table: Table) -> dict[str, list[float | None]]:
     }
 
 
+def _fitted(lab: Lab, model: Outcome, arch: str, cell: Cell, spec: Spec) -> list[tuple[Fit, Outcome]]:
+    """Every fit of a cell, each a stage of its own."""
+
+    def one(each: Fit) -> Outcome:
+        def make(progress: Progress) -> dict[str, Any]:
+            need(model)
+            home = lab.folder / HOME / arch / cell.key
+            found = each.run(lab.model(arch), spec, lab.splits(cell.work), home, progress, judged=False)
+            return {**found, "files": [f"{HOME}/{arch}/{cell.key}/{found['pattern']}"]}
+
+        inputs = {"fit": asdict(each), "spec": asdict(spec), "work": asdict(cell.work), "data": lab.origin}
+        return lab.stages.run(f"fit/{arch}/{cell.key}/{each.stem}", inputs | _network(model), make)
+
+    return [(each, one(each)) for each in fits_of(spec)]
+
+
+def _network(model: Outcome) -> dict[str, Any]:
+    return {"model": model.result["fingerprint"] if model.result else model.error}
+
+
 def measure(lab: Lab, arch: str, cell: Cell) -> Outcome:
     """One cell of the table for one network."""
     spec = cell.spec(lab.settings.preset, lab.settings.seed)
     model = lab.trained[arch]
-    inputs = {
-        "model": model.result["fingerprint"] if model.result else model.error,
-        "spec": asdict(spec),
-        "work": asdict(cell.work),
-        "data": lab.origin,
-    }
+    fitted = _fitted(lab, model, arch, cell, spec) if model.result else []
+    inputs = {"spec": asdict(spec), "work": asdict(cell.work), "data": lab.origin, **_network(model)}
 
     def make(progress: Progress) -> dict[str, Any]:
         need(model)
-        table = study(
-            lab.model(arch), spec, lab.splits(cell.work), stage=_announce(progress, cell), pictures=False
-        )
+        fits: dict[str, list[Perturbation]] = {}
+        for each, outcome in fitted:
+            fits.setdefault(each.method, []).append(Perturbation.load(lab.folder / need(outcome)["files"][0]))
+        table = study(lab.model(arch), spec, lab.splits(cell.work), fits, stage=lambda _: progress)
         found = {lab.stem(arch, cell, name): p for name, p in table.perturbations.items()}
         result: dict[str, Any] = {
             "arch": arch,

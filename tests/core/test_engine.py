@@ -1,0 +1,51 @@
+"""Engines: their names, and sentences where nothing answers."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import pytest
+
+from upi.core.engine import Engine, engine_of
+from upi.core.errors import ConfigError, WorkerError
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("text", "engine"),
+    [
+        ("local", Engine()),
+        ("local:3", Engine(processes=3)),
+        ("dask://rack1:8786", Engine("dask", "rack1:8786")),
+        ("ray://auto", Engine("ray", "auto")),
+    ],
+)
+def test_names(text: str, engine: Engine) -> None:
+    assert engine_of(text) == engine
+    assert str(engine) == text
+
+
+@pytest.mark.parametrize("text", ["", "locally", "local:0", "local:x", "dask", "dask://", "spark://a"])
+def test_other_names_are_refused_with_the_known_ones(text: str) -> None:
+    with pytest.raises(ConfigError, match="dask://HOST:PORT"):
+        engine_of(text)
+
+
+def test_processes_of_this_machine() -> None:
+    assert sorted(Engine(processes=2).map(abs, [-3, 1, -2])) == [1, 2, 3]
+    assert list(Engine(processes=2).map(abs, [])) == []
+
+
+def test_a_scheduler_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("upi.core.engine.ANSWER", 1)
+    with pytest.raises(WorkerError, match=re.escape("no Dask scheduler answers at 127.0.0.1:9")):
+        list(engine_of("dask://127.0.0.1:9").map(abs, [1]))
+
+
+@pytest.mark.parametrize(("kind", "module"), [("dask", "distributed"), ("ray", "ray")])
+def test_a_package_that_is_not_there(kind: str, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ConfigError, match=rf"package {module}: pip install 'upi-xai\[{kind}\]'"):
+        list(engine_of(f"{kind}://127.0.0.1:9").map(abs, [1]))
