@@ -151,6 +151,18 @@ class Attack(ABC):
                     f"{kinks}; the perturbation may be weaker for it", CurvatureWarning, stacklevel=4
                 )
 
+    def keeper(self, keep: Path | None, loader: Loader, **others: Any) -> Keeper | None:
+        """What keeps the state of a fit on ``loader`` in a file; None where none is named.
+
+        Args:
+            keep: The file.
+            loader: Images.
+            others: What the fit depends on besides its options, the network and the images.
+        """
+        if keep is None:
+            return None
+        return Keeper(Path(keep), {**self.record(loader), "norm": self.norm, "eps": self.ball.eps, **others})
+
     def record(self, loader: Loader | None = None, **evidence: Any) -> dict[str, Any]:
         """Provenance: options, the model's fingerprint, versions, evidence, and the images by content."""
         skipped = ("model", "norm", "eps", "_")
@@ -193,12 +205,6 @@ class IterativeAttack(Attack):
     def rule(self) -> Rule:
         """The step rule of the ascent."""
         return Rule(self.steps, self.step_size, self.momentum)
-
-    def keeper(self, keep: Path | None, loader: Loader) -> Keeper | None:
-        """What keeps the state of a fit on ``loader`` in a file; None where none is named."""
-        if keep is None:
-            return None
-        return Keeper(Path(keep), {**self.record(loader), "norm": self.norm, "eps": self.ball.eps})
 
     @property
     def gradient_function(self) -> GradientFunction:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +16,9 @@ from upi.attacks.support.rows import ROWS, SCALES
 from upi.core.errors import ConfigError, unknown_name
 from upi.core.rows import ROWS as STYLES
 from upi.core.rows import UPI_PCA
+from upi.core.steps import Steps
 from upi.core.types import Loader, Progress
+from upi.data.content import sketch
 from upi.data.images import replayable, samples
 from upi.linalg import EigenResult
 from upi.perturbation.pattern import Perturbation, as_perturbation
@@ -173,7 +176,12 @@ class UPIPCA(Attack):
         return default_sigma(self.ball, dim, 0.5) if self.sigma is None else float(self.sigma)
 
     def fit(
-        self, loader: Loader, *, select: Loader | None = None, progress: Progress | None = None
+        self,
+        loader: Loader,
+        *,
+        select: Loader | None = None,
+        progress: Progress | None = None,
+        keep: Path | None = None,
     ) -> Perturbation:
         """Find the perturbation on the images of ``loader``.
 
@@ -182,6 +190,9 @@ class UPIPCA(Attack):
             select: Held-out images that decide between candidates; the fitting images
                 where it is not given. Never the test images.
             progress: Called with (batches done, batches) in each pass; 0 batches where unknown.
+            keep: File where the leading vectors of each form, their comparison and each refinement are kept
+                while the fit runs. Where one is left of the same fit, cut short, it goes on from there, to
+                the same bytes; a pass over the rows that was cut short is repeated.
 
         Returns:
             The perturbation; its provenance holds the spectrum (leading singular values of
@@ -189,14 +200,17 @@ class UPIPCA(Attack):
             sign and the search. ``flags`` in it says where noise does as well on the select images.
 
         Raises:
+            ArtifactError: What is kept is damaged, or of another fit.
             DataError, ModelError: The images or the model break the contract.
             ZeroGradientError: The rows are exactly zero.
             NonFiniteError: A row has NaN or infinity.
         """
         loader = replayable(loader)
         held_out = None if select is None else replayable(select)
-        search = RowSearch(self, self.plan, self.deviation, loader, held_out, progress)
-        best = search.run()
+        others = {} if held_out is None else {"select": sketch(held_out)}
+        with Steps(self.keeper(keep, loader, **others)) as steps:
+            search = RowSearch(self, self.plan, self.deviation, loader, held_out, progress, steps)
+            best = search.run()
         noise = search.selection.noise(self.ball, self.seed)
         evidence = self.record(
             loader,

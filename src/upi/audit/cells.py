@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from upi import saliency as maps
 from upi.audit.gallery import gallery
+from upi.core.distributed import leads
 from upi.core.rows import ROWS, UNIVERSAL
 from upi.core.types import Progress
 from upi.evaluation import Evaluation, Row
 from upi.evaluation.ceiling import ceiling, ceiling_exists
-from upi.experiments.cells import Fitted, change_of
+from upi.experiments.cells import STATES, Fitted, change_of
 from upi.experiments.fitting import Spec, Splits
 from upi.experiments.study import Table, tabulate
 from upi.network.classifier import Classifier
@@ -45,6 +47,7 @@ def run_cell(
     *,
     found: Mapping[str, Fitted],
     stage: Stage,
+    states: Path | None = None,
 ) -> dict[str, Any]:
     """Evaluate the fits that did best on select on test, and write the files of the cell.
 
@@ -55,13 +58,16 @@ def run_cell(
         folder: Of the run.
         found: Fits by method.
         stage: Begins a stage of the progress display.
+        states: Where figures are kept meanwhile; by default below ``folder``.
 
     Returns:
         ``table`` and ``flags`` as in metrics.json, and the ``files`` written.
     """
     home = folder / CELLS / spec.key
     chosen = {name: each.patterns[each.best] for name, each in found.items()}
-    evaluation, _ = tabulate(model, spec, splits, chosen, stage=stage, pictures=False)
+    states = states or home / STATES
+    keep = states / "evaluate.state"
+    evaluation, _ = tabulate(model, spec, splits, chosen, stage=stage, pictures=False, keep=keep)
     rows = {name: _rows(model, spec, splits, each, evaluation) for name, each in found.items()}
     files = {name: f"{name}--{spec.key}" for name in chosen}
     table = Table(spec, evaluation, chosen, files, (), rows).to_dict()
@@ -79,6 +85,8 @@ def run_cell(
         kept = evaluation.per_sample[best]["sample"]
         shots = gallery(model, chosen[best], splits.test, kept, saliency=explained)
         written.append(shots.save(home / "gallery.safetensors"))
+    if leads():
+        shutil.rmtree(states, ignore_errors=True)
     flags = [{"table": spec.key, **flag.to_dict()} for flag in evaluation.flags]
     plain: dict[str, Any] = json.loads(json.dumps({"table": table, "flags": flags}))
     return {**plain, "files": [str(path.relative_to(folder)) for path in written]}

@@ -144,4 +144,5 @@ class TableJob:
     ) -> dict[str, Any]:
         home = folder / CELLS / self.spec.key
         found = {name: Fitted.read(name, home, results) for name, results in self.fits.items()}
-        return run_cell(model, self.spec, splits, folder, found=found, stage=stage)
+        kept = None if states is None else states / CELLS / self.spec.key / STATES
+        return run_cell(model, self.spec, splits, folder, found=found, stage=stage, states=kept)

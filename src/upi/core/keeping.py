@@ -57,8 +57,8 @@ class Keeper:
         self.identity = plain_json(identity, where="identity of a job")
         self._last, self._cost = clock(), 0.0
 
-    def load(self, names: set[str]) -> State | None:
-        """Tensors and facts of the job, None where nothing was kept.
+    def load(self, names: set[str] | None) -> State | None:
+        """Tensors and facts of the job, None where nothing was kept; ``names`` None takes all tensors.
 
         Raises:
             ArtifactError: The file is damaged, of another version, or of another job.

@@ -73,9 +73,9 @@ def require(path: Path, metadata: Mapping[str, str], key: str, value: str) -> No
 
 
 def read_tensors(
-    path: Path, kind: str, version: str, names: set[str]
+    path: Path, kind: str, version: str, names: set[str] | None
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a safetensors file of this library.
+    """Tensors and metadata of a safetensors file of this library; ``names`` None takes whatever there is.
 
     Raises:
         ArtifactError: The file is truncated, of another format or version, or holds other tensors.
@@ -83,7 +83,7 @@ def read_tensors(
     metadata, tensors = _read(path)
     require(path, metadata, "format", kind)
     require(path, metadata, "version", version)
-    if set(tensors) != names:
+    if names is not None and set(tensors) != names:
         wanted = ", ".join(map(repr, sorted(names)))
         raise ArtifactError(f"{path}: expected one tensor named {wanted}, got {sorted(tensors)}")
     return tensors, metadata

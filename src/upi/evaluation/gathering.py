@@ -14,12 +14,14 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from upi.core.distributed import gathered, jointly, require_same_images, rounds, shard_size, team
+from upi.core.distributed import gathered, jointly, leads, require_same_images, rounds, shard_size, team
 from upi.core.errors import DataError
+from upi.core.steps import Steps
 from upi.core.types import Loader, Perturber, Progress, Samples
 from upi.data.content import digests, repeated
 from upi.data.images import count_of, cut, samples
 from upi.evaluation.flags import Flag, model_flags, order_flags
+from upi.evaluation.kept import content_of, packed, unpacked
 from upi.evaluation.measure import NOT_FINITE, REPEATED, ZERO, Kept, Pass, Piece, eligible, measure_piece
 
 #: What a flag says of images that do not count.
@@ -61,6 +63,7 @@ class _Part:
     number: int
     before: int  # images that came before
     again: Tensor  # (N,) whether each came before
+    content: str  # which images they are, with what labels
 
 
 @dataclass
@@ -78,10 +81,12 @@ class _Read:
         for sample in samples(self.loader):
             if self.seen == 0:
                 self._look(sample)
-            again = repeated(digests(sample.x), self.known)
+            prints = digests(sample.x)
+            again = repeated(prints, self.known)
             for part in cut(sample, shard_size()):
                 here = slice(part.first, part.first + len(part.x))
-                yield _Part(part, number, self.seen + part.first, again[here])
+                content = content_of(prints[here], part.label)
+                yield _Part(part, number, self.seen + part.first, again[here], content)
                 number += 1
             self.seen += sample.x.shape[0]
 
@@ -98,8 +103,9 @@ def gather(
     loader: Loader,
     controls: Collection[str],
     progress: Progress | None,
+    steps: Steps,
 ) -> Gathered:
-    """Measure every row and control on the images of ``loader``.
+    """Measure every row and control on the images of ``loader``; what ``steps`` knows is taken from there.
 
     Raises:
         DataError: No image is eligible.
@@ -109,6 +115,11 @@ def gather(
     read = _Read(run, loader, flags, known)
     with run.model.frozen():
         for parts in rounds(read):
+            finished = _known(steps, parts)
+            if finished is not None:
+                previous = next((each.last for each in reversed(finished) if each.last is not None), previous)
+                pieces |= {each.number: each for each in finished if leads()}
+                continue
             mine = parts[team().rank] if team().rank < len(parts) else None
             piece, kept = jointly(partial(_look, run, mine))
             lasts = gathered({team().rank: None if piece is None else piece.last})
@@ -118,9 +129,27 @@ def gather(
             if piece is not None:
                 pieces[piece.number] = piece
             jointly(partial(_measure, run, piece, kept, rows, controls, before))
+            if steps.keeps:
+                _keep(steps, parts, gathered({} if piece is None else {piece.number: piece}))
             if progress is not None:
                 progress(parts[-1].sample.index + 1, total)
     return _whole(gathered(pieces), flags, read)
+
+
+def _known(steps: Steps, parts: list[_Part]) -> list[Piece] | None:
+    """The pieces of a round, where all of them were measured before."""
+    found = [steps.done.get(f"piece {part.number}") for part in parts]
+    same = [
+        None if step is None or step.facts.get("content") != part.content else unpacked(part.number, step)
+        for step, part in zip(found, parts, strict=True)
+    ]
+    known = [piece for piece in same if piece is not None]
+    return known if len(known) == len(parts) else None
+
+
+def _keep(steps: Steps, parts: list[_Part], measured: list[Piece]) -> None:
+    for part, piece in zip(parts, measured, strict=True):
+        steps.take(f"piece {part.number}", packed(piece, part.content))
 
 
 def _look(run: Pass, part: _Part | None) -> tuple[Piece | None, Kept | None]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping
+from pathlib import Path
 
 from torch import nn
 
@@ -19,10 +20,12 @@ from upi.attacks.protocol import Protocol, resolve
 from upi.core.errors import ConfigError, unknown_name
 from upi.core.naming import name_of
 from upi.core.rows import CONTROL, MATCHED_NOISE, NOISE, ONE_STEP, OTHER_IMAGE, PER_IMAGE, TINY_NOISE
+from upi.core.steps import Steps
 from upi.core.types import Dissimilarity, Loader, Perturber, Progress, SaliencyMap
 from upi.evaluation.flags import RowSummary, fitting_flags, overlap_flags, sample_flags, table_flags
 from upi.evaluation.gathering import gather
 from upi.evaluation.intervals import interval
+from upi.evaluation.kept import keeper_of
 from upi.evaluation.measure import REPEATED, Pass, kind_of
 from upi.evaluation.result import METRICS, Column, Evaluation, Row, mean_of
 from upi.network.classifier import Classifier
@@ -116,6 +119,7 @@ def evaluate(
     draws: int = 5,
     seed: int = 0,
     progress: Progress | None = None,
+    keep: Path | None = None,
 ) -> Evaluation:
     """Measure how far perturbations change the maps of test images, beside controls.
 
@@ -138,11 +142,15 @@ def evaluate(
         draws: Noise patterns averaged, at least 1.
         seed: Fixes noise and resampling.
         progress: Called with (batches done, batches), the latter 0 where unknown.
+        keep: File where the figures of each batch are kept while the evaluation runs (at most 2 % of its
+            time). Where one is left of the same evaluation, cut short, it goes on behind them, to the same
+            figures. Rows that are functions of your own are known by their names alone.
 
     Returns:
         A table with a row per perturbation and control, flags, and per-sample figures.
 
     Raises:
+        ArtifactError: What is kept is damaged, or of another evaluation.
         ConfigError: An option is unknown, or budgets differ.
         DataError: Malformed images, or none that is eligible.
     """
@@ -170,7 +178,8 @@ def evaluate(
         rows |= _one_step(classifier, chosen, run.ball, preset, seed)
     if any(name in rows for name in OPPONENTS):
         run.beta = resolve(preset).surrogate
-    found = gather(run, rows, loader, wanted, progress)
+    with Steps(keeper_of(keep, run, rows, wanted)) as steps:
+        found = gather(run, rows, loader, wanted, progress, steps)
     columns = {
         name: {key: values.numpy() for key, values in column.items()}
         for name, column in found.columns.items()

@@ -165,7 +165,7 @@ def _fitted(
     attack: Attack, splits: Splits, progress: Progress | None, state: Path | None = None
 ) -> Perturbation:
     """The pattern of an attack, with the data in its provenance."""
-    kept = {"keep": state} if isinstance(attack, IterativeAttack) else {}
+    kept = {"keep": state} if isinstance(attack, (IterativeAttack, UPIPCA)) else {}
     found = attack.fit(splits.fit, select=splits.select, progress=progress, **kept)
     assert isinstance(found, Perturbation)
     return found.noting(data=dict(splits.origin))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from upi.attacks import PerImageAttack, RandomPerturbation
@@ -71,8 +72,12 @@ def tabulate(
     *,
     stage: Stage,
     pictures: bool = True,
+    keep: Path | None = None,
 ) -> tuple[Evaluation, list[Example]]:
-    """Evaluate perturbations with every control, and pick example images by rule if asked to."""
+    """Evaluate perturbations with every control, and pick example images by rule if asked to.
+
+    ``keep`` is a file where figures are kept meanwhile, as in ``upi.evaluate``.
+    """
     if not splits.test:
         raise ConfigError("the test split is empty; give it images", options=("n_test",))
     per_image = PerImageAttack(
@@ -92,6 +97,7 @@ def tabulate(
         preset=spec.preset,
         seed=spec.seed,
         progress=stage(f"{spec.key}: evaluate on test"),
+        keep=keep,
     )
     if not pictures:
         return evaluation, []
@@ -116,7 +122,9 @@ def fits_of(spec: Spec) -> list[Fit]:
     return first + [Fit(name, number) for number in range(1, spec.fits) for name in UNIVERSAL]
 
 
-def study(model: Classifier, spec: Spec, splits: Splits, fits: Fits, *, stage: Stage) -> Table:
+def study(
+    model: Classifier, spec: Spec, splits: Splits, fits: Fits, *, stage: Stage, keep: Path | None = None
+) -> Table:
     """Evaluate the first fit of each method beside every control, and the other fits' rows.
 
     Args:
@@ -125,9 +133,10 @@ def study(model: Classifier, spec: Spec, splits: Splits, fits: Fits, *, stage: S
         splits: Data.
         fits: Perturbations of ``fits_of`` by method, in the order of their seeds.
         stage: Called with the name of each stage; returns that stage's progress callback.
+        keep: File where figures are kept meanwhile.
     """
     ordered = {name: fits[name][0] for name in STUDIED}
-    evaluation, _ = tabulate(model, spec, splits, ordered, stage=stage, pictures=False)
+    evaluation, _ = tabulate(model, spec, splits, ordered, stage=stage, pictures=False, keep=keep)
     rows = _spread(model, spec, splits, evaluation, fits)
     files = {name: name if spec.key == "gradient" else f"{name}--{spec.key}" for name in STUDIED}
     return Table(spec, evaluation, ordered, files, (), rows)

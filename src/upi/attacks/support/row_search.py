@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, cast
 
 import torch
@@ -18,6 +18,7 @@ from upi.attacks.support.objective import MapChange
 from upi.attacks.support.rows import ExplainedImages, GradientRows, PricedRows, RowPlan
 from upi.attacks.support.selection import Selection
 from upi.core.distributed import from_lead, leads
+from upi.core.steps import Step, Steps
 from upi.core.types import Loader, Progress, SaliencyMap
 from upi.data.cache import ImageCache
 from upi.data.images import samples
@@ -108,7 +109,9 @@ class RowSearch:
         loader: Loader,
         select: Loader | None,
         progress: Progress | None,
+        steps: Steps | None = None,
     ) -> None:
+        self.steps = steps or Steps(None)
         self.attack, self.plan, self.loader, self.progress = attack, plan, loader, progress
         self.select = select
         several = plan.solver == "power" or plan.rows == "curvature" or plan.refinements > 0
@@ -139,11 +142,13 @@ class RowSearch:
         """The best of the leading vectors of each form, and of their negatives."""
         ball = self.attack.ball
         found: list[Found] = []
-        for form in self.plan.forms:
-            result = self.solve(form, self.plan.tried)
+        for number, form in enumerate(self.plan.forms):
+            result = self._kept(number, form)
             vectors = ball.extreme(self.shaped(result))
             labels = [{"component": k, "sign": s} for s in (1, -1) for k in range(len(vectors))]
-            found.append(self._best(form, result, torch.cat([vectors, -vectors]), labels))
+            candidates = torch.cat([vectors, -vectors])
+            scores = self.steps.tensor(f"scores {number}", partial(self._ranked, candidates))
+            found.append(_best(form, result, candidates, labels, scores))
         best = max(found, key=lambda each: each.score)
         for each in found:
             self._note(each, kept=each is best)
@@ -160,13 +165,17 @@ class RowSearch:
         attack, plan, ball = self.attack, self.plan, self.attack.ball
         form = plan.forms[0]
         objective = MapChange(form.of(attack.map), attack.change, plan.price)
-        with self._rows(form, objective, best.delta, number) as rows:
-            for _ in rows.blocks():
-                pass
-            total = from_lead(lambda: rows.total)
+
+        def mean_row() -> Tensor:
+            with self._rows(form, objective, best.delta, number) as rows:
+                for _ in rows.blocks():
+                    pass
+                return from_lead(lambda: rows.total)
+
+        total = self.steps.tensor(f"rows {number}", mean_row)
         step = ball.extreme(total.float().view(1, *self.shape))
         candidates = torch.cat([ball.outward(best.delta + stride * step) for stride in STRIDES])
-        scores = self.selection.scores(candidates)
+        scores = self.steps.tensor(f"strides {number}", lambda: self.selection.scores(candidates))
         chosen = int(scores.argmax())
         score = float(scores[chosen])
         kept = score > best.score + GAIN * abs(best.score)
@@ -174,6 +183,35 @@ class RowSearch:
             {"form": str(form), "refinement": number, "stride": STRIDES[chosen], "score": score, "kept": kept}
         )
         return replace(best, delta=candidates[chosen : chosen + 1], score=score) if kept else None
+
+    def _ranked(self, candidates: Tensor) -> Tensor:
+        """Scores of candidates on the select images."""
+        return self.selection.ranked(candidates)
+
+    def _kept(self, number: int, form: RowForm) -> EigenResult:
+        """Leading vectors of a form, from the state of a fit that was cut short where they are there."""
+
+        def make() -> Step:
+            found = self.solve(form, self.plan.tried)
+            tensors = {
+                "values": found.values,
+                "vectors": found.vectors,
+                "history": torch.tensor(found.history, dtype=torch.float64),
+                "certificate": torch.tensor([found.residual, found.cosine_bound], dtype=torch.float64),
+            }
+            return Step(tensors, {"iterations": found.iterations, "converged": bool(found.converged)})
+
+        step = self.steps.step(f"vectors {number}", make)
+        residual, bound = step.tensors["certificate"].tolist()
+        return EigenResult(
+            step.tensors["values"],
+            step.tensors["vectors"],
+            residual,
+            int(step.facts["iterations"]),
+            bool(step.facts["converged"]),
+            bound,
+            tuple(step.tensors["history"].tolist()),
+        )
 
     def solve(self, form: RowForm, count: int) -> EigenResult:
         """Leading vectors of the rows of one form at delta = 0."""
@@ -227,15 +265,16 @@ class RowSearch:
         """Vectors as patterns (k, C, H, W), float32."""
         return result.vectors.to(torch.float32).view(-1, *self.shape)
 
-    def _best(
-        self, form: RowForm, result: EigenResult, candidates: Tensor, labels: list[dict[str, Any]]
-    ) -> Found:
-        scores = self.selection.ranked(candidates)
-        best = int(scores.nan_to_num(-torch.inf).argmax())
-        shown = [None if score != score else score for score in scores.tolist()]
-        evidence = {**labels[best], "select_scores": shown}
-        return Found(candidates[best : best + 1], float(scores[best]), form, result, evidence)
-
     def _note(self, found: Found, *, kept: bool) -> None:
         labels = {key: value for key, value in found.evidence.items() if key != "select_scores"}
         self.trail.append({"form": str(found.form), "score": found.score, "kept": kept, **labels})
+
+
+def _best(
+    form: RowForm, result: EigenResult, candidates: Tensor, labels: list[dict[str, Any]], scores: Tensor
+) -> Found:
+    """The candidate of the highest score."""
+    best = int(scores.nan_to_num(-torch.inf).argmax())
+    shown = [None if score != score else score for score in scores.tolist()]
+    evidence = {**labels[best], "select_scores": shown}
+    return Found(candidates[best : best + 1], float(scores[best]), form, result, evidence)

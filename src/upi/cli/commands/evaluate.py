@@ -52,9 +52,9 @@ def evaluate(
     """Measure perturbations on the test split and write tables, figures and a report.
 
     Noise of equal norm, a per-image attack of equal budget, another image's map and tiny
-    noise are measured on the same images.
+    noise are measured on the same images. Cut short, the same command goes on behind the last batch kept.
     """
-    with sharding(share.shard_size), session(run) as job:
+    with sharding(share.shard_size), session(run, resumes=True) as job:
         items = patterns.load()
         ball = next(iter(items.values())).ball
         saliency = common(items, "saliency", saliency)
@@ -73,7 +73,8 @@ def evaluate(
         images = images.labelled(subject)
         splits = Splits([], [], images.batches("test", batches.batch_size), images.origin)
         rows = {**items, **patterns.in_spans(ball, run.seed)}
-        evaluation, pictures = tabulate(subject.model, spec, splits, rows, stage=job.stage)
+        keep = job.folder.state("evaluate.state")
+        evaluation, pictures = tabulate(subject.model, spec, splits, rows, stage=job.stage, keep=keep)
         flags = [*evaluation.flags, *origin_flags(items, images.origin, subject.model.fingerprint())]
         table = Table(spec, evaluation, items, {name: name for name in items}, pictures)
         job.record(**images.facts(), model=subject.facts(), classes=images.parts.classes)

@@ -40,13 +40,11 @@ Architectures = Annotated[
 ]
 
 
-def _check(out: Path, resume: bool, asked: dict[str, object]) -> None:
-    """Refuse to mix two runs in a folder."""
+def _check(out: Path, asked: dict[str, object]) -> None:
+    """Refuse to mix two runs in a folder; the same one goes on."""
     check_free(out, force=True)
     if not (out / CONFIG).exists():
         return
-    if not resume:
-        raise RunFolderError(f"{out} exists already; use --resume to go on with it, or another --out")
     before = parse_json(out / CONFIG).get("options", {})
     differing = [key for key, value in asked.items() if (before.get(key) or None) != (value or None)]
     if differing:
@@ -58,7 +56,6 @@ def _check(out: Path, resume: bool, asked: dict[str, object]) -> None:
 def _one(
     chosen: Settings,
     out: Path,
-    resume: bool,
     asked: dict[str, object],
     device: DeviceOptions,
     data_dir: Path | None,
@@ -66,7 +63,7 @@ def _one(
 ) -> bool:
     """One reproduction in its folder; whether every stage worked."""
     with locked(out), stages() as stage:
-        from_lead(lambda: _check(out, resume, asked))
+        from_lead(lambda: _check(out, asked))
         record = write_record(out, options=asked)
         lab = Lab(chosen, StageStore(out, stage), device_of(device.device), data_dir)
         results = {"command": shareable(record["argv"]), **run(lab)}
@@ -107,7 +104,8 @@ def reproduce(
         Path | None, typer.Option("--out", help="Run folder. Default: runs/reproduce-DATASET.")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out; finished stages are kept.")
+        bool,
+        typer.Option("--resume", help="Not needed any more: the same run in --out goes on.", hidden=True),
     ] = False,
     publish: Annotated[
         Path | None,
@@ -119,8 +117,9 @@ def reproduce(
 
     Trains each network (or takes it from the cache; public networks are loaded), measures every
     attack and control, transfer, correlation, curves and the propositions, and writes results.json,
-    tables.md, figures and report.html. Interrupt it whenever you like and go on with --resume.
+    tables.md, figures and report.html. Interrupt it whenever you like: the same command goes on.
     """
+    del resume  # every run does
     out = out or Path("runs") / f"reproduce-{dataset}"
     good = True
     for name in GROUPS if dataset == PANEL else (dataset,):
@@ -142,6 +141,6 @@ def reproduce(
         inner = GROUPS[name] if dataset == PANEL else ""
         shown = None if publish is None else publish / inner
         with sharding(share.shard_size):
-            good &= _one(chosen, out / inner, resume, asked, device, data_dir, shown)
+            good &= _one(chosen, out / inner, asked, device, data_dir, shown)
     if not good:
         raise typer.Exit(2)

@@ -9,7 +9,7 @@ import numpy as np
 
 from upi.core.rows import TINY_NOISE
 from upi.core.types import Progress
-from upi.experiments.cells import Fit
+from upi.experiments.cells import STATES, Fit
 from upi.experiments.fitting import Spec
 from upi.experiments.reproduce.lab import Lab, need
 from upi.experiments.reproduce.settings import Cell
@@ -62,7 +62,8 @@ def measure(lab: Lab, arch: str, cell: Cell) -> Outcome:
         fits: dict[str, list[Perturbation]] = {}
         for each, outcome in fitted:
             fits.setdefault(each.method, []).append(Perturbation.load(lab.folder / need(outcome)["files"][0]))
-        table = study(lab.model(arch), spec, lab.splits(cell.work), fits, stage=lambda _: progress)
+        keep = lab.folder / HOME / arch / cell.key / STATES / "evaluate.state"
+        table = study(lab.model(arch), spec, lab.splits(cell.work), fits, stage=lambda _: progress, keep=keep)
         found = {lab.stem(arch, cell, name): p for name, p in table.perturbations.items()}
         result: dict[str, Any] = {
             "arch": arch,
