@@ -39,7 +39,7 @@ quick: $(INSTALLED) ## Lint, check types, run the tests of modules that are quic
 faults: $(INSTALLED) ## Kill runs a hundred times, fill disks, send signals (half an hour)
 	UPI_KILLS=100 $(BIN)/python -m pytest -q tests/faults
 
-FUZZ ?= perturbation subspace classifier hardened weights safe-weights state audit-toml audit-json metrics config entry picture parquet
+FUZZ ?= perturbation subspace classifier hardened weights safe-weights state audit-toml sweep-toml audit-json metrics config entry picture parquet
 RUNS ?= 1000000
 fuzz: $(INSTALLED) ## Feed every reader a million broken files (RUNS=), guided by coverage (hours)
 	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[fuzz]'

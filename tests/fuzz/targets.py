@@ -18,9 +18,10 @@ from PIL import Image
 from safetensors.torch import save
 
 import upi
-from upi.audit.file import checked, read_text
+from upi.audit.file import checked, parsed, read_text
 from upi.audit.publish import entries
 from upi.audit.settings import AuditSettings
+from upi.audit.sweep import SweepSettings
 from upi.core.errors import UPIError
 from upi.core.keeping import Keeper
 from upi.data.shape import Shape
@@ -107,6 +108,11 @@ def _toml(folder: Path) -> list[bytes]:
     return [text.encode()]
 
 
+def _sweep(folder: Path) -> list[bytes]:
+    text = '[[network]]\nmodel = "m"\nname = "a"\n[[network]]\nmodel = "n"\n[perturbations]\nfits = 2\n'
+    return [text.encode()]
+
+
 def _json(folder: Path) -> list[bytes]:
     settings = AuditSettings.model_validate({"network": {"model": "m"}}).plain()
     return [json.dumps({"command": "audit", "argv": ["upi"], "audit": settings}).encode()]
@@ -171,6 +177,11 @@ TARGETS = {
     "safe-weights": Target(read_weights, "a.safetensors", _weights),
     "state": Target(lambda path: Keeper(path, {"job": 1}).load({"delta"}), "a.state", _saved(_state)),
     "audit-toml": Target(lambda path: checked(read_text(path)[1], "a", path.read_text()), "a.toml", _toml),
+    "sweep-toml": Target(
+        lambda path: parsed(SweepSettings, read_text(path, "sweep")[1], "a", path.read_text()),
+        "a.toml",
+        _sweep,
+    ),
     "audit-json": Target(lambda path: checked(read_text(path)[1], "a"), "a.json", _json),
     "metrics": Target(lambda path: RunFolder(path.parent).metrics(), "metrics.json", _metrics),
     "config": Target(lambda path: RunFolder(path.parent).config(), "config.json", _report_input),

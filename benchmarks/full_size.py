@@ -1,4 +1,4 @@
-"""Full-size networks at 224 px, on a GPU or here: python -m benchmarks.gpu_table --out FILE [--device cuda].
+"""Full-size networks at 224 px, on a GPU or here: python -m benchmarks.full_size --out FILE [--device cuda].
 
 In units of the plain saliency pass that a user knows (forward and input gradient of the network as given):
 the softplus pass, a step of UPI-Grad in every mode, double backward, the published procedure. Steps are
