@@ -1,4 +1,4 @@
-"""One cell of a thorough audit of random photographs at 224 px: python -m benchmarks.full_size_audit --out FILE.
+"""One cell of a thorough audit at 224 px on random images: python -m benchmarks.full_size_audit --out FILE.
 
 A network with random weights classifies them as it likes, and its answers are their labels: the work is
 that of an audit of as many photographs, the figures mean nothing.

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.linalg.test_gram import full
 from upi.core.errors import ConfigError
 from upi.linalg import Difference, EigenResult, MatrixDifference, gram, power, sketch
 
@@ -83,5 +84,6 @@ def test_the_exact_solver_refuses_rows_that_do_not_fit(monkeypatch: pytest.Monke
     import sys
 
     monkeypatch.setattr(sys.modules["upi.linalg.gram"], "STORED", 1000)
+    monkeypatch.setattr("upi.linalg.storage.tempfile.TemporaryFile", full)
     with pytest.raises(ConfigError, match="use solver='sketch'"):
         gram(MatrixDifference(*matrices(50, 50, 20), 1.0, blocks=5))

@@ -18,13 +18,16 @@ from upi.linalg.difference import Difference, MatrixDifference, signed_leading
 from upi.linalg.krylov import krylov
 from upi.linalg.operator import Operator, RowOperator, Term
 from upi.linalg.result import EigenResult
+from upi.linalg.storage import RowStore, require_disk
 
 #: Largest dense matrix side: 12,288 = 3 x 64 x 64, 1.2 GB in float64.
 MAX_SIDE = 12_288
 #: Side up to which a dense decomposition is the quickest.
 DENSE_SIDE = 512
-#: Bytes of rows that are kept.
+#: Bytes of rows that are kept in memory; more go to a file that is mapped into it.
 STORED = 2 * 2**30
+#: Bytes of rows that are looked at together where they are in a file.
+PIECE = 256 * 2**20
 #: Relative residual at which an iterated pair counts as exact: the error of its value is the square.
 RESIDUAL = 1e-5
 #: Columns of the Krylov space at the most.
@@ -67,12 +70,23 @@ class _Stored(Operator):
         return unit
 
 
+def _columns(rows: Tensor) -> list[slice]:
+    """The columns of large matrices in pieces, so that not all of them are turned into float64 at once."""
+    width = max(1, PIECE // (8 * max(1, rows.shape[0])))
+    return [slice(first, first + width) for first in range(0, rows.shape[1], width)]
+
+
 def _dense(rows: Tensor, components: int, keep: int) -> EigenResult:
-    g = rows.double()
-    if g.shape[0] > g.shape[1]:
-        return _exact(*_leading(g.T @ g / g.shape[0], keep), components)
-    values, left = _leading(g @ g.T / g.shape[0], keep)
-    right = left @ g
+    count, dim = rows.shape
+    if count > dim:
+        g = rows.double()
+        return _exact(*_leading(g.T @ g / count, keep), components)
+    products = torch.zeros(count, count, dtype=torch.float64)
+    for some in _columns(rows):
+        part = rows[:, some].double()
+        products += part @ part.T
+    values, left = _leading(products / count, keep)
+    right = torch.cat([left @ rows[:, some].double() for some in _columns(rows)], 1)
     norms = torch.linalg.vector_norm(right, dim=1, keepdim=True)
     return _exact(values, right / norms.clamp_min(torch.finfo(torch.float64).tiny), components)
 
@@ -87,45 +101,48 @@ def _from_rows(rows: Tensor, components: int, keep: int) -> EigenResult:
 
 
 def _collected(operator: RowOperator, components: int, keep: int) -> EigenResult:
-    """Store rows while they fit, then only the d x d sum of products."""
+    """Rows stored, in memory or in a file; of tall matrices that do not fit the d x d sum of products."""
     _require_room(operator.dim, operator.expected)
-    stored: list[Tensor] = []
+    store = RowStore(STORED)
     covariance: Tensor | None = None
-    count = 0
     for block in operator.blocks():
-        count += block.shape[0]
         if covariance is not None:
+            store.count += block.shape[0]
             covariance += block.double().T @ block.double()
             continue
-        _require_room(operator.dim, count, block.element_size())
-        stored.append(block)
-        if count > operator.dim and count * operator.dim * block.element_size() > STORED:
-            covariance = sum(
-                (part.double().T @ part.double() for part in stored),
-                start=torch.zeros(operator.dim, operator.dim, dtype=torch.float64),
-            )
-            stored = []
-        elif count > MAX_SIDE and count <= operator.dim:
-            raise _too_large(count)
+        store.add(block)
+        if store.spilled and MAX_SIDE >= operator.dim < store.count:
+            covariance = _products(store.matrix())
+        elif store.count > MAX_SIDE and store.count <= operator.dim:
+            raise _too_large(store.count)
     if covariance is not None:
-        return _exact(*_leading(covariance / count, min(keep, operator.dim)), components)
-    return _from_rows(torch.cat(stored), components, keep)
+        return _exact(*_leading(covariance / store.count, min(keep, operator.dim)), components)
+    return _from_rows(store.matrix(), components, keep)
+
+
+def _products(rows: Tensor) -> Tensor:
+    """The sum of products R^T R in float64, piece by piece."""
+    found = torch.zeros(rows.shape[1], rows.shape[1], dtype=torch.float64)
+    for part in torch.split(rows, max(1, PIECE // (8 * rows.shape[1]))):
+        found += part.double().T @ part.double()
+    return found
 
 
 def _difference(operator: Difference, components: int, keep: int) -> EigenResult:
     """Both sets of rows stored; decomposed in their span, or iterated where that is large."""
-    pairs, size = [], 0
-    if operator.expected * (1 + operator.ratio) * operator.dim * 4 > STORED:
-        raise _too_many(operator.dim, operator.expected)
-    for pair in operator.pairs():
-        pairs.append(pair)
-        size += sum(part.numel() * part.element_size() for part in pair)
-        if size > STORED:
-            raise _too_many(operator.dim, sum(len(part) for part, _ in pairs))
-    wanted, forbidden = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+    whole = operator.expected * (1 + operator.ratio)
+    if 4 * whole * operator.dim > STORED:
+        require_disk(round(whole), operator.dim, round(4 * whole * operator.dim))
+    share = STORED / (1 + operator.ratio)
+    first, second = RowStore(round(share)), RowStore(round(STORED - share))
+    for rows, others in operator.pairs():
+        first.add(rows)
+        second.add(others)
+    wanted, forbidden = first.matrix(), second.matrix()
     count = len(wanted)
     if min(count + len(forbidden), operator.dim) > DENSE_SIDE:
-        stored = MatrixDifference(wanted, forbidden, operator.price)
+        pieces = max(1, min(len(wanted), len(forbidden), (first.size + second.size) // PIECE))
+        stored = MatrixDifference(wanted, forbidden, operator.price, blocks=pieces)
         leading = krylov(stored, components=components, keep=keep, rank=RANK, tolerance=RESIDUAL, pairs=keep)
         if leading.converged:
             return replace(leading, cosine_bound=1.0)
@@ -134,17 +151,11 @@ def _difference(operator: Difference, components: int, keep: int) -> EigenResult
     return _exact(values / count, vectors, components)
 
 
-def _too_many(dim: int, count: int) -> ConfigError:
-    return ConfigError(
-        f"the exact solver would store {count} rows of {dim} numbers, more than {STORED / 2**30:g} GiB; use "
-        "solver='sketch'"
-    )
-
-
 def _require_room(dim: int, count: int, element: int = 4) -> None:
-    """Refuse rows that neither fit as they are nor as a d x d sum of products, before they are collected."""
-    if dim > MAX_SIDE and count * dim * element > STORED:
-        raise _too_many(dim, count)
+    """Refuse rows that fit neither in memory nor on the disk, nor as a d x d sum of products."""
+    size = count * dim * element
+    if size > STORED and (count <= dim or dim > MAX_SIDE):
+        require_disk(count, dim, size)
 
 
 def _too_large(side: int) -> ConfigError:
@@ -156,9 +167,9 @@ def _too_large(side: int) -> ConfigError:
 def gram(operator: Operator, *, components: int = 1, keep: int = 20) -> EigenResult:
     """Exact leading eigenpairs, for reference and for moderate sizes.
 
-    One pass over the data, whose rows are stored (2 GiB at the most; then d x d sums of products
-    take their place). An operator without rows is applied to the identity (d applications). Of a
-    ``Difference`` both sets of rows are stored.
+    One pass over the data, whose rows are stored: in memory up to 2 GiB, beyond that in a temporary file
+    that is mapped into it, or as d x d sums of products where rows are more than columns. An operator
+    without rows is applied to the identity (d applications). Of a ``Difference`` both sets are stored.
 
     Args:
         operator: Any operator; a ``RowOperator`` is cheaper.
@@ -166,8 +177,7 @@ def gram(operator: Operator, *, components: int = 1, keep: int = 20) -> EigenRes
         keep: Eigenvalues returned at the most.
 
     Raises:
-        ConfigError: Both n and d exceed ``MAX_SIDE``, or the rows of a difference take more than
-            2 GiB; use ``sketch``.
+        ConfigError: Both n and d exceed ``MAX_SIDE``, or the disk has no room for the rows; use ``sketch``.
     """
     keep = max(components, keep)
     if isinstance(operator, Difference):
