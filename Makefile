@@ -7,10 +7,10 @@ DEVICE ?= cpu
 BENCHMARKS ?= $(patsubst benchmarks/bench_%.py,%,$(wildcard benchmarks/bench_*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test quick faults fuzz docs bench format clean
+.PHONY: help install demo test quick faults fuzz docs bench bench-check format clean
 
 help: ## Say what can be made
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
 
 install: $(INSTALLED) ## Create .venv from pinned versions, if it is missing or outdated
 
@@ -54,6 +54,9 @@ bench: $(INSTALLED) ## Measure speed and memory beside the alternatives (half an
 		-o filterwarnings=default -p no:cacheprovider -q --device $(DEVICE) \
 		--benchmark-json=benchmarks/results/$(DEVICE)/$$name.json || exit 1; done
 	$(BIN)/python -m benchmarks.tables
+
+bench-check: $(INSTALLED) ## Name what became slower than the kept ratios by more than 10 % (a minute)
+	$(BIN)/python -m benchmarks.check
 
 format: $(INSTALLED) ## Format the code
 	$(BIN)/ruff format .
