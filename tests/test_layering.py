@@ -68,7 +68,8 @@ def test_files_are_small_and_say_their_job(path: Path) -> None:
 @pytest.mark.slow
 def test_importing_the_library_is_light() -> None:
     """Only torch, NumPy, safetensors and what they bring: SciPy's statistics load where used."""
-    code = "import sys, upi; print(' '.join(sorted({name.split('.')[0] for name in sys.modules})))"
+    code = "import sys, upi; [getattr(upi, name) for name in upi.__all__]\n"
+    code += "print(' '.join(sorted({name.split('.')[0] for name in sys.modules})))"
     out = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()

@@ -13,6 +13,7 @@ from inspect import Parameter, signature
 from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
 
 import typer
+from annotated_types import Ge
 from pydantic import BaseModel, ConfigDict
 from typer.models import OptionInfo
 
@@ -59,6 +60,7 @@ def _options(group: type[OptionGroup], defaults: dict[str, Any]) -> list[Paramet
         for extra in get_args(hints[name]):
             if isinstance(extra, OptionInfo):
                 extra.rich_help_panel = group.panel
+                extra.min = next((each.ge for each in field.metadata if isinstance(each, Ge)), extra.min)  # type: ignore[assignment]
         parameters.append(Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=hints[name]))
     return parameters
 

@@ -8,6 +8,9 @@ import sys
 def main() -> None:
     """Run ``upi``."""
     try:
+        from upi.cli.front import check
+
+        check(sys.argv[1:])
         from upi.cli.app import app
     except ModuleNotFoundError as error:
         if error.name is not None and error.name.startswith("upi"):

@@ -1,0 +1,99 @@
+"""The command line's front door: help and refusals of options, before PyTorch is imported.
+
+The commands are rebuilt from what ``upi.cli.spec`` wrote down of them (``commands.json``): the same typer
+options, so the same help and the same refusals, in a tenth of the time. What passes goes on to the real
+commands.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from inspect import Parameter, Signature
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.models import ArgumentInfo, OptionInfo
+
+SPEC = Path(__file__).parent / "commands.json"
+#: Types of options by their names in the file.
+TYPES: dict[str, Any] = {"str": str, "int": int, "float": float, "bool": bool, "Path": Path}
+#: What the whole command line says of itself.
+APP = {
+    "name": "upi",
+    "help": "Find one fixed pattern that breaks an image classifier's explanations, and measure how badly.",
+    "no_args_is_help": True,
+    "add_completion": False,
+    "rich_markup_mode": "rich",
+    "pretty_exceptions_enable": False,
+}
+
+
+class _PassedError(Exception):
+    """The options are understood."""
+
+
+def command_files() -> list[str]:
+    """Files that declare commands; where they are not those of the written ones, the real commands answer."""
+    return sorted(path.name for path in (Path(__file__).parent / "commands").glob("*.py"))
+
+
+def _parameter(name: str, words: dict[str, Any]) -> Parameter:
+    base = TYPES[words["type"]]
+    kind: Any = base
+    kind = list[kind] if words["list"] else kind
+    kind = kind | None if words["optional"] else kind
+    info = (ArgumentInfo if words["argument"] else OptionInfo)(**{"default": ..., **words["words"]})
+    if words["required"]:
+        default = Parameter.empty
+    else:
+        given = words["default"]
+        default = base(given) if given is not None and not words["list"] else given
+    return Parameter(name, Parameter.KEYWORD_ONLY, annotation=Annotated[kind, info], default=default)
+
+
+def _command(words: dict[str, Any]) -> Callable[..., None]:
+    def passed(**_: Any) -> None:
+        raise _PassedError
+
+    parameters = [_parameter(name, each) for name, each in words["parameters"].items()]
+    passed.__doc__ = words["help"]
+    passed.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    passed.__annotations__ = {each.name: each.annotation for each in parameters}
+    return passed
+
+
+def door(commands: dict[str, Any]) -> typer.Typer:
+    """The command line with commands that do nothing but understand their options."""
+    app = typer.Typer(**APP)  # type: ignore[arg-type]
+    for name, words in commands.items():
+        app.command(name)(_command(words))
+    return app
+
+
+def check(arguments: Sequence[str]) -> None:
+    """Answer a call for help, or one whose options are wrong, and exit; return where there is work to do.
+
+    A call with a file of options is not looked at: the file may hold what is missing.
+    """
+    if any(word == "--config" or word.startswith("--config=") for word in arguments):
+        return
+    spec = json.loads(SPEC.read_text())
+    known = spec["commands"]
+    named = next((word for word in arguments if not word.startswith("-")), None)
+    if spec["files"] != command_files() or (named is not None and named not in known):
+        return
+    try:
+        # help of the whole command line takes all commands, anything else the one that is named
+        door(known if named is None else {name: known[name] for name in (named, _other(known, named))})(
+            list(arguments), prog_name=Path(sys.argv[0]).name
+        )
+    except _PassedError:
+        return
+
+
+def _other(known: dict[str, Any], named: str) -> str:
+    """Any further command: typer makes a single one the whole command line."""
+    return next(name for name in known if name != named)

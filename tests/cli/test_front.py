@@ -1,0 +1,114 @@
+"""The front door says what the commands would say, without PyTorch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from upi.cli import front, spec
+from upi.cli.app import app
+
+pytestmark = pytest.mark.slow
+KNOWN = json.loads(front.SPEC.read_text())["commands"]
+
+
+def test_what_is_written_down_is_what_the_commands_are() -> None:
+    assert front.SPEC.read_text() == spec.text(), "write it again: python -m upi.cli.spec"
+
+
+def both(arguments: list[str]) -> tuple[str, str, int, int]:
+    runner = CliRunner(env={"COLUMNS": "120"})
+    light, real = (runner.invoke(each, arguments) for each in (front.door(KNOWN), app))
+    return light.output, real.output, light.exit_code, real.exit_code
+
+
+@pytest.mark.parametrize("arguments", [["--help"], [], *([name, "--help"] for name in KNOWN)], ids=str)
+def test_help_is_the_same(arguments: list[str]) -> None:
+    light, real, code, other = both(arguments)
+    assert light == real
+    assert code == other
+    assert len(light) > 300
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["fit"],
+        ["fit", "--model", "a", "--stepz", "3"],
+        ["fit", "--model", "a", "--steps", "0"],
+        ["fit", "--model", "a", "--steps", "many"],
+        ["fit", "--model", "a", "--batch-size", "0"],
+        ["fit", "--model", "a", "extra"],
+        ["audit", "--fits", "0"],
+        ["reproduce"],
+        ["transfer", "--n-fit", "-1"],
+        ["fti"],
+        ["compare"],
+    ],
+    ids=str,
+)
+def test_refusals_are_the_same(arguments: list[str]) -> None:
+    light, real, code, other = both(arguments)
+    assert light == real
+    assert code == other == 2
+
+
+def called(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command line with PyTorch, NumPy, pandas and Matplotlib out of reach."""
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'numpy', 'matplotlib', 'pandas'): sys.modules[name] = None\n"
+        "sys.argv = ['upi', *sys.argv[1:]]\n"
+        "from upi.cli.main import main\n"
+        "main()\n"
+    )
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"), [(["--help"], 0), (["fit", "--help"], 0), (["fit", "--x"], 2)]
+)
+def test_nothing_heavy_is_imported(arguments: list[str], code: int) -> None:
+    done = called(*arguments)
+    assert done.returncode == code, done.stderr
+    assert "Usage: upi" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_what_is_understood_goes_on_to_the_commands() -> None:
+    done = called("list")
+    assert done.returncode == 2
+    assert "the command line needs" in done.stderr
+
+
+def test_a_call_with_a_file_of_options_and_unknown_commands_are_for_the_commands(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    front.check(["fit", "--config", "options.toml"])
+    front.check(["fit", "--config=options.toml"])
+    front.check(["a-command-of-your-own", "--x"])
+    front.check(["list"])
+    with pytest.raises(SystemExit):
+        front.check(["fit", "--x"])
+    monkeypatch.setattr(front, "command_files", lambda: ["new.py"])
+    front.check(["fit", "--x"])
+
+
+def test_importing_the_library_brings_nothing_and_its_names_everything(tmp_path: Path) -> None:
+    code = (
+        "import sys, upi\n"
+        "assert 'torch' not in sys.modules\n"
+        "assert set(upi.__all__) <= set(dir(upi))\n"
+        "for name in [*upi.__all__, *upi._PACKAGES, '__version__']: getattr(upi, name)\n"
+        "assert upi.errors is upi.core.errors and upi.UPIGrad.__module__ == 'upi.attacks.upi_grad'\n"
+        "try: upi.nothing\n"
+        "except AttributeError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "module 'upi' has no attribute 'nothing'"
