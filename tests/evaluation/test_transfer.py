@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import upi
 from tests.conftest import Batches, convolutional, images
@@ -78,3 +80,51 @@ def test_a_price_keeps_predictions_of_the_per_image_attack(relu_net: nn.Module) 
     assert paid.rows["a"].prediction_changed < free.rows["a"].prediction_changed
     with pytest.raises(ConfigError, match="prediction_price"):
         upi.PerImageAttack(relu_net, eps=1.0, prediction_price=-1.0)
+
+
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_matrix_that_was_cut_short_goes_on(at: int, loader: Batches, tmp_path: Path) -> None:
+    """Cut after the first batch of the network with that number: finished networks are not measured again."""
+
+    class Stop(BaseException):
+        pass
+
+    class Stops(nn.Module):
+        """A network that counts its images, and stops everything after some."""
+
+        def __init__(self, net: nn.Module) -> None:
+            super().__init__()
+            self.net, self.images, self.most = net, 0, 10**9
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.images += len(x)
+            if self.images > self.most:
+                raise Stop
+            found: Tensor = self.net(x)
+            return found
+
+    nets = {f"net {seed}": Stops(convolutional(nn.ReLU, seed=seed)) for seed in (0, 1)}
+    pattern = upi.UPIGrad(nets["net 0"], eps=1.0, steps=2).fit(loader)
+    unlabelled = [x for x, _ in loader[:3]]
+    stopped = list(nets.values())[at]
+    for net in nets.values():
+        net.images = 0
+    whole = transfer_models(nets, {"a": pattern}, unlabelled)
+    spent = [net.images for net in nets.values()]
+    for net in nets.values():
+        net.images = 0
+    stopped.most = spent[at] * 2 // 3
+    with pytest.raises(Stop):
+        transfer_models(nets, {"a": pattern}, unlabelled, keep=tmp_path / "state")
+    assert len(list(tmp_path.iterdir())) == at + 1
+    stopped.most = 10**9
+    for net in nets.values():
+        net.images = 0
+    again = transfer_models(nets, {"a": pattern}, unlabelled, keep=tmp_path / "state")
+    done = [net.images for net in nets.values()]
+    assert done[at] < spent[at]
+    assert at == 0 or done[0] < 0.5 * spent[0]
+    assert not list(tmp_path.iterdir())
+    assert {name: str(table.rows) for name, table in again.items()} == {
+        name: str(table.rows) for name, table in whole.items()
+    }

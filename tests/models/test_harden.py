@@ -10,12 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from upi.core.errors import ConfigError
+from upi.core.errors import ArtifactError, ConfigError
 from upi.core.seeding import generator
 from upi.data.shape import Shape
 from upi.datasets.dataset import Dataset
 from upi.models.architectures import build
-from upi.models.harden import DEFENCES, Hardening, harden, with_softplus
+from upi.models.harden import DEFENCES, Hardening, harden
+from upi.models.no_relu import with_softplus
 from upi.models.trained import Trained, load_trained
 from upi.models.training import Recipe, accuracy, train
 
@@ -117,3 +118,43 @@ def test_wrong_options_are_refused() -> None:
         Hardening("curvature", eps=0)
     with pytest.raises(ConfigError, match="no ReLU"):
         with_softplus(nn.Sequential(nn.Tanh()), 1.0)
+
+
+class _Stop(BaseException):
+    """As a signal would come."""
+
+
+@pytest.mark.parametrize("defence", ["plain", "explanation", "softplus"])
+def test_fine_tuning_that_was_cut_short_ends_at_the_same_weights(
+    defence: str, net: nn.Module, tmp_path: Path
+) -> None:
+    how, state = Hardening(defence, epochs=3, learning_rate=1e-3), tmp_path / "state"
+    whole = harden(deepcopy(net), toy(200, 1), how).state_dict()
+    steps = -(-len(toy(200, 1)) // how.batch_size)
+
+    def stop(done: int, _: int) -> None:
+        if done == 2 * steps:
+            raise _Stop
+
+    with pytest.raises(_Stop):
+        harden(deepcopy(net), toy(200, 1), how, checkpoint=state, progress=stop)
+    seen: list[int] = []
+    again = harden(
+        deepcopy(net), toy(200, 1), how, checkpoint=state, progress=lambda done, _: seen.append(done)
+    )
+    assert seen == list(range(steps + 1, 3 * steps + 1))  # the first epoch is not done again
+    assert not state.exists()
+    assert all(torch.equal(value, again.state_dict()[key]) for key, value in whole.items())
+
+
+def test_the_checkpoint_of_another_defence_is_refused(net: nn.Module, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+
+    def stop(done: int, total: int) -> None:
+        if done == total // 2 + 1:
+            raise _Stop
+
+    with pytest.raises(_Stop):
+        harden(deepcopy(net), toy(200, 1), Hardening("plain", epochs=2), checkpoint=state, progress=stop)
+    with pytest.raises(ArtifactError, match="another recipe"):
+        harden(deepcopy(net), toy(200, 1), Hardening("plain", epochs=2, seed=1), checkpoint=state)

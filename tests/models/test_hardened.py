@@ -16,9 +16,10 @@ from tests.models.test_harden import toy
 from upi.core.errors import ArtifactError, ConfigError
 from upi.data.shape import Shape
 from upi.models.classifiers import load_classifier
-from upi.models.harden import Hardening, Trainable, harden, require_no_relu, with_softplus
+from upi.models.harden import Hardening, Trainable, harden
 from upi.models.hardened import FILE, Hardened, first_words
 from upi.models.nets import NETS
+from upi.models.no_relu import require_no_relu, with_softplus
 from upi.models.registry import Request
 from upi.models.trained import Trained
 from upi.network.classifier import Classifier

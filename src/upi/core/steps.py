@@ -6,7 +6,9 @@ its file ends at the bytes of one that was left alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +19,21 @@ from upi.core.errors import ArtifactError, UPIError, WorkerError
 from upi.core.keeping import Keeper, State
 
 Tensors = Mapping[str, Tensor]
+#: Files of jobs that are done, while others of theirs are not.
+_TOGETHER: ContextVar[list[Keeper] | None] = ContextVar("upi_together", default=None)
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Inside, the files of jobs that are done stay until the whole block is done."""
+    waiting: list[Keeper] = []
+    token = _TOGETHER.set(waiting)
+    try:
+        yield
+    finally:
+        _TOGETHER.reset(token)
+    for keeper in waiting:
+        keeper.drop()
 
 
 @dataclass(frozen=True)
@@ -75,9 +92,17 @@ class Steps:
         if self.keeper is None:
             return
         if kind is None:
-            self.keeper.drop()
+            self._finish(self.keeper)
         elif self.done and (issubclass(kind, WorkerError) or not issubclass(kind, UPIError)):
             self.keeper.write(*_packed(self.done))
+
+    def _finish(self, keeper: Keeper) -> None:
+        waiting = _TOGETHER.get()
+        if waiting is None:
+            keeper.drop()
+        else:
+            keeper.write(*_packed(self.done))
+            waiting.append(keeper)
 
 
 def _packed(done: Mapping[str, Step]) -> State:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from upi.attacks.protocol import Protocol
 from upi.core.rows import NOISE
+from upi.core.steps import together
 from upi.core.types import Dissimilarity, Loader, Perturber, Progress, SaliencyMap
 from upi.evaluation.protocol import evaluate
 from upi.evaluation.result import Evaluation
@@ -34,15 +36,23 @@ def _tables(
     loader: Loader,
     options: _Options,
     progress: Progress | None,
+    keep: Path | None,
 ) -> dict[str, Evaluation]:
     """One table per network and map."""
     tables = {}
-    for number, (name, (model, saliency)) in enumerate(cases.items()):
-        tables[name] = evaluate(
-            model, perturbations, loader, saliency=saliency, controls=BESIDE, **vars(options)
-        )
-        if progress is not None:
-            progress(number + 1, len(cases))
+    with together():
+        for number, (name, (model, saliency)) in enumerate(cases.items()):
+            tables[name] = evaluate(
+                model,
+                perturbations,
+                loader,
+                saliency=saliency,
+                controls=BESIDE,
+                keep=None if keep is None else keep.with_name(f"{keep.name}-{number}"),
+                **vars(options),
+            )
+            if progress is not None:
+                progress(number + 1, len(cases))
     return tables
 
 
@@ -57,6 +67,7 @@ def transfer_models(
     draws: int = 5,
     seed: int = 0,
     progress: Progress | None = None,
+    keep: Path | None = None,
 ) -> dict[str, Evaluation]:
     """Every perturbation on every network, beside noise of equal norm.
 
@@ -67,13 +78,14 @@ def transfer_models(
         perturbations: By name, all of one ball.
         loader, saliency, dissimilarity, preset, draws, seed: As for ``upi.evaluate``.
         progress: Called with (networks done, networks).
+        keep: Stem of files where figures are kept while the matrix is measured, as in ``upi.evaluate``.
 
     Returns:
         One table per target network, with a row per perturbation and the row ``random``.
     """
     options = _Options(dissimilarity, preset, draws, seed)
     cases = {name: (model, saliency) for name, model in models.items()}
-    return _tables(cases, perturbations, loader, options, progress)
+    return _tables(cases, perturbations, loader, options, progress, keep)
 
 
 def transfer_maps(
@@ -87,6 +99,7 @@ def transfer_maps(
     draws: int = 5,
     seed: int = 0,
     progress: Progress | None = None,
+    keep: Path | None = None,
 ) -> dict[str, Evaluation]:
     """Every perturbation on every map of one network, beside noise of equal norm.
 
@@ -94,7 +107,7 @@ def transfer_maps(
     """
     options = _Options(dissimilarity, preset, draws, seed)
     cases = {name: (model, saliency) for name, saliency in saliencies.items()}
-    return _tables(cases, perturbations, loader, options, progress)
+    return _tables(cases, perturbations, loader, options, progress, keep)
 
 
 def matrix(tables: Mapping[str, Evaluation]) -> dict[str, Any]:

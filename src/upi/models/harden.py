@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, fx, nn
-from torch.overrides import TorchFunctionMode
+from torch import Tensor, nn
 
 from upi.core.errors import ConfigError, unknown_name
 from upi.core.seeding import generator
 from upi.core.types import Progress
 from upi.datasets.dataset import Dataset
+from upi.models.checkpoint import load_checkpoint, save_checkpoint
+from upi.models.no_relu import require_no_relu, with_softplus
 from upi.models.training import Recipe, augmented
 from upi.network.classifier import Classifier
 from upi.network.outputs import logits_of
@@ -65,10 +66,6 @@ class Hardening:
         """Weight of the penalty."""
         return DEFENCES[self.defence].strength if self.strength is None else self.strength
 
-
-#: How code computes a ReLU without a module.
-RELU_CALLS = (F.relu, F.relu_, torch.relu, torch.relu_)
-RELU_METHODS = ("relu", "relu_")
 
 Loss = Callable[[nn.Module, Tensor, Tensor, Hardening, torch.Generator], Tensor]
 
@@ -179,73 +176,6 @@ class Trainable(nn.Module):
         return Classifier(self.net, **self.options)
 
 
-def with_softplus(net: nn.Module, beta: float) -> nn.Module:
-    """The network with softplus in place of ReLU: modules are replaced in place, function calls in its graph.
-
-    Returns:
-        ``net`` itself; where its code calls ReLU as a function, its traced form with the same modules.
-
-    Raises:
-        ConfigError: It has no ReLU, as far as modules and a trace tell.
-    """
-    places = [
-        (parent, name)
-        for parent in net.modules()
-        for name, child in parent.named_children()
-        if isinstance(child, nn.ReLU)
-    ]
-    for parent, name in places:
-        setattr(parent, name, nn.Softplus(beta))
-    try:
-        traced = fx.symbolic_trace(net)
-    except Exception as error:  # code that depends on its input, in any way: torch has no one error for it
-        if not places:
-            raise ConfigError(f"no nn.ReLU modules, and the network cannot be traced: {error}") from error
-        return net
-    calls = [
-        node
-        for node in traced.graph.nodes
-        if node.target in (RELU_CALLS if node.op == "call_function" else RELU_METHODS)
-    ]
-    if not calls and not places:
-        raise ConfigError("the network has no ReLU that softplus could replace")
-    for node in calls:
-        with traced.graph.inserting_before(node):
-            smooth_call = traced.graph.call_function(F.softplus, (node.args[0],), {"beta": beta})
-        node.replace_all_uses_with(smooth_call)
-        traced.graph.erase_node(node)
-    if not calls:
-        return net
-    traced.recompile()
-    return traced
-
-
-class _Watch(TorchFunctionMode):  # type: ignore[misc,unused-ignore]
-    """Notices ReLUs."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen = False
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        self.seen |= func in RELU_CALLS or getattr(func, "__name__", "") in RELU_METHODS
-        return func(*args, **(kwargs or {}))
-
-
-@torch.no_grad()
-def require_no_relu(net: nn.Module, x: Tensor) -> None:
-    """Raise ``ConfigError`` where the network still computes a ReLU of images (N, C, H, W)."""
-    with _Watch() as watch:
-        net(x)
-    if watch.seen:
-        raise ConfigError(
-            "the network computes some ReLUs as functions in code that cannot be traced: softplus would "
-            "replace a part of them alone. Use nn.ReLU modules"
-        )
-
-
 def harden(
     net: nn.Module,
     data: Dataset,
@@ -253,6 +183,7 @@ def harden(
     *,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
+    checkpoint: Path | None = None,
 ) -> nn.Module:
     """Fine-tune ``net`` in place and return it, or its traced form, on the CPU in eval mode.
 
@@ -262,6 +193,11 @@ def harden(
         how: Options.
         device: Where to train.
         progress: Called with (updates done, updates).
+        checkpoint: Written after every epoch; fine-tuning goes on from it where it exists, and gives what an
+            uninterrupted run gives. Removed at the end.
+
+    Raises:
+        ArtifactError: The checkpoint is damaged or of another run.
     """
     if how.defence == "softplus":
         if isinstance(net, Trainable):
@@ -275,8 +211,12 @@ def harden(
     decay = how.weight if how.defence == "weight-decay" else 0.0
     optimiser = torch.optim.AdamW(net.parameters(), lr=how.learning_rate, weight_decay=decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    recipe, done = Recipe(shift=how.shift, flip=how.flip), 0
-    for epoch in range(how.epochs):
+    recipe, words = Recipe(shift=how.shift, flip=how.flip), f"{how}, images {data.fingerprint()}"
+    first = 0
+    if checkpoint is not None and checkpoint.exists():
+        first = load_checkpoint(checkpoint, words, net, optimiser, schedule)
+    done = first * (steps // how.epochs)
+    for epoch in range(first, how.epochs):
         rng = generator(how.seed, "harden", epoch)
         for index in torch.split(torch.randperm(len(data), generator=rng), how.batch_size):
             images = augmented(data.images[index], recipe, rng).to(device)
@@ -288,4 +228,8 @@ def harden(
             done += 1
             if progress is not None:
                 progress(done, steps)
+        if checkpoint is not None and epoch + 1 < how.epochs:
+            save_checkpoint(checkpoint, words, epoch + 1, net, optimiser, schedule)
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
     return net.to("cpu").eval()

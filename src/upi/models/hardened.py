@@ -20,7 +20,7 @@ from upi.core.errors import ArtifactError, ConfigError
 from upi.core.storage import write_atomic
 from upi.core.tensors import canonical
 from upi.data.preprocess import Preprocess
-from upi.models.harden import with_softplus
+from upi.models.no_relu import with_softplus
 from upi.models.registry import SOURCES, ModelSource, Request, source_of
 from upi.models.weights import fill, inner
 from upi.network.classifier import Classifier

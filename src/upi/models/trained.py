@@ -21,7 +21,7 @@ from upi.core.storage import write_atomic
 from upi.core.tensors import canonical
 from upi.data.shape import Shape
 from upi.models.architectures import build
-from upi.models.harden import with_softplus
+from upi.models.no_relu import with_softplus
 from upi.models.registry import SOURCES, ModelSource, Request
 from upi.network.classifier import Classifier
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from upi.core.errors import ArtifactError, ConfigError
+from upi.core.errors import ConfigError
 from upi.core.seeding import generator
-from upi.core.storage import write_atomic
 from upi.core.types import Progress
 from upi.datasets.dataset import Dataset
+from upi.models.checkpoint import load_checkpoint, save_checkpoint
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -134,16 +132,7 @@ class Loop:
 
     def save(self, path: Path) -> None:
         """Write a checkpoint, whole or not at all."""
-        state: dict[str, Any] = {
-            "recipe": repr(self.recipe),
-            "epoch": self.epoch,
-            "net": self.net.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "schedule": self.schedule.state_dict(),
-        }
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        write_atomic(path, buffer.getvalue())
+        save_checkpoint(path, repr(self.recipe), self.epoch, self.net, self.optimiser, self.schedule)
 
     def restore(self, path: Path) -> None:
         """Go on from a checkpoint of the same recipe.
@@ -151,19 +140,7 @@ class Loop:
         Raises:
             ArtifactError: The checkpoint is damaged or of another run.
         """
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # the reader raises many kinds for damaged files
-            raise ArtifactError(f"{path}: not a training checkpoint ({error})") from error
-        try:
-            if state["recipe"] != repr(self.recipe):
-                raise ArtifactError(f"{path}: a checkpoint of another recipe: {state['recipe']}")
-            self.net.load_state_dict(state["net"])
-            self.optimiser.load_state_dict(state["optimiser"])
-            self.schedule.load_state_dict(state["schedule"])
-            self.epoch = int(state["epoch"])
-        except (RuntimeError, KeyError, TypeError, IndexError) as error:
-            raise ArtifactError(f"{path}: a checkpoint of another network ({error})") from error
+        self.epoch = load_checkpoint(path, repr(self.recipe), self.net, self.optimiser, self.schedule)
 
 
 def train(

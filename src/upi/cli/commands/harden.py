@@ -76,7 +76,8 @@ def harden(
     """Fine-tune a network so that its explanations hold still, and report its accuracy.
 
     Uses the train split, as 'upi train' cut it. Compare with 'upi audit --model runs/harden
-    --baseline RUN': the attacks there are fitted on the hardened network.
+    --baseline RUN': the attacks there are fitted on the hardened network. Cut short, the same command goes
+    on from the last epoch.
     """
     shift, flip = augmentation(data.data)
     how = Hardening(
@@ -87,7 +88,7 @@ def harden(
         raise ConfigError("hardening needs images to train on", options=("n_train",))
     if data.n_test is None:
         data = data.model_copy(update={"n_test": 1000})
-    with session(run) as job:
+    with session(run, resumes=True) as job:
         loaded = job.images(data, model.preprocess)
         before = job.subject(model, weights, DeviceOptions(device="cpu"), data, loaded)
         loaded = loaded.labelled(before)
@@ -95,7 +96,14 @@ def harden(
         net = Trainable(before.model)
         first = accuracy(net, test)
         progress = job.stage(f"harden: {defence}")
-        after = harden_network(deepcopy(net), train, how, device=device_of(device.device), progress=progress)
+        after = harden_network(
+            deepcopy(net),
+            train,
+            how,
+            device=device_of(device.device),
+            progress=progress,
+            checkpoint=job.folder.state("harden.state"),
+        )
         assert isinstance(after, Trainable)
         about = {
             **before.about,

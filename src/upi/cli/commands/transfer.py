@@ -115,7 +115,7 @@ def transfer(
     """
     if saliency and len(saliency) > 1 and len(targets.model) > 1:
         raise ConfigError("give several networks or several maps, not both")
-    with sharding(share.shard_size), session(run) as job:
+    with sharding(share.shard_size), session(run, resumes=True) as job:
         items = patterns.load()
         preset = common(items, "preset", None)
         images = job.images(data, targets.preprocess)
@@ -123,8 +123,11 @@ def transfer(
         images = images.labelled(next(iter(subjects.values())))
         loader = images.batches("test", batches.batch_size)
         shared: dict[str, Any] = {
-            "preset": preset, "seed": run.seed, "progress": job.stage("evaluate on test")
-        }  # fmt: skip
+            "preset": preset,
+            "seed": run.seed,
+            "progress": job.stage("evaluate on test"),
+            "keep": job.folder.state("transfer"),
+        }
         if len(subjects) == 1 and saliency:
             only = next(iter(subjects.values())).model
             tables = transfer_maps(only, {kind: kind for kind in saliency}, items, loader, **shared)
