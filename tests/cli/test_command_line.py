@@ -202,7 +202,7 @@ def test_help_names_every_command_and_each_of_its_options(name: str) -> None:
     assert name in run("--help")
     out = run(name, "--help")
     # Arguments, and options of another name.
-    apart = ("context", "run", "runs", "dataset", "kind", "compile_step", "print_schema")
+    apart = ("context", "run", "runs", "dataset", "kind", "compile_step", "print_schema", "file", "resume")
     options = [key for key in signature(COMMANDS[name]).parameters if key not in apart]
     shown = [option for option in options if f"--{option.replace('_', '-')}" in out]
     assert shown == options
