@@ -6,6 +6,9 @@ INSTALLED := $(VENV)/.installed
 DEVICE ?= cpu
 BENCHMARKS ?= $(patsubst benchmarks/bench_%.py,%,$(wildcard benchmarks/bench_*.py))
 
+# The networks of the tests are so small that a second thread costs more than it brings.
+ONE := OMP_NUM_THREADS=1
+
 .DEFAULT_GOAL := help
 .PHONY: help install demo test quick faults fuzz docs bench bench-check format clean
 
@@ -28,13 +31,13 @@ test: $(INSTALLED) ## Lint, check types, build the documentation, run the whole 
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build
-	$(BIN)/python -m pytest
+	$(ONE) $(BIN)/python -m pytest
 
 quick: $(INSTALLED) ## Lint, check types, run the tests of modules that are quick
 	$(BIN)/ruff check -q .
 	$(BIN)/ruff format -q --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(ONE) $(BIN)/python -m pytest -q -m "not slow"
 
 faults: $(INSTALLED) ## Kill runs a hundred times, fill disks, send signals (half an hour)
 	UPI_KILLS=100 $(BIN)/python -m pytest -q tests/faults
