@@ -9,13 +9,18 @@ import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import pytest
 
 from tests.cli.test_command_line import SLICE, run
+from upi.audit.jobs import Job
+from upi.audit.opening import open_subject
+from upi.audit.remote import Request, answer
+from upi.audit.settings import AuditSettings
 from upi.core.rows import NOISE
 from upi.experiments.stages import Outcome, StageStore
 
@@ -128,6 +133,38 @@ def test_a_second_call_does_what_is_missing(place: Path) -> None:
     # of each network: known are the first fits at 1.0; new are two second ones, four at 1.5, two tables
     assert pieces(out) == {"done": 16, "known": 4}
     assert patterns(place / "one").items() <= patterns(out).items()
+
+
+def test_a_worker_keeps_nothing_of_a_sweep_for_one_of_another_kind(place: Path) -> None:
+    """On a cluster that lives on, the next sweep may want more of the same images of the same network."""
+    seen: list[tuple[int, str]] = []
+
+    class Look:
+        """A piece that looks at what it is given."""
+
+        name, needs = "look", ()
+
+        def make(self, model: Any, splits: Any, *_: Any) -> dict[str, Any]:
+            seen.append((sum(len(x) for x, _ in splits.fit), str(next(model.net.parameters()).device)))
+            return {"files": []}
+
+    for effort, count in (("quick", 250), ("standard", 750), ("standard", 750)):
+        settings = AuditSettings.model_validate(
+            {"effort": effort, "network": {"model": str(place / "train")}, "images": {"n_train": 500}}
+        )
+        subject = open_subject(settings)
+        asked = Request(
+            0, settings.plain(), subject.about["fingerprint"], subject.splits.origin, cast(Job, Look())
+        )
+        outcome = answer(asked).outcome
+        assert outcome.error is None, outcome.error
+        assert seen[-1] == (count, "cpu")
+    other = replace(asked, model="another")
+    assert "finds other network" in str(answer(other).outcome.error)
+    other = replace(asked, data={**asked.data, "seed": 1})
+    assert "finds other images" in str(answer(other).outcome.error)
+    other = replace(asked, versions={"torch": "0"})
+    assert "the sweep was started with" in str(answer(other).outcome.error)
 
 
 @contextmanager

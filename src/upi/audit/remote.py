@@ -6,6 +6,7 @@ the next piece, and refuses where they are not those that were asked for. Files 
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -30,7 +31,8 @@ class Request:
     Attributes:
         number: Place among the requests.
         settings: Of the audit, as plain JSON values, with places that are there on every machine.
-        model, data: Fingerprints of the network and of the images that are meant.
+        model: Fingerprint of the network that is meant.
+        data: Which images are meant, and how they are split.
         job: The piece.
         files: What it reads, by the place in a run folder.
         states: Where it may keep its state, if the worker sees the same files.
@@ -41,7 +43,7 @@ class Request:
     number: int
     settings: Mapping[str, Any]
     model: str
-    data: str
+    data: Mapping[str, Any]
     job: Job
     files: Mapping[str, bytes] = field(default_factory=dict)
     states: str | None = None
@@ -86,26 +88,25 @@ def _made(request: Request, folder: Path, progress: Any) -> dict[str, Any]:
 
 
 def _subject(request: Request) -> Subject:
-    """Network and images of a request, from the last one where they are the same.
+    """Network and images of a request, from the last one where everything that was asked for is the same.
 
     Raises:
         ConfigError: This machine has other ones at the places that the settings name.
     """
-    asked = (request.model, request.data, repr(sorted(request.settings["images"].items())))
+    asked = json.dumps([request.model, request.data, request.settings], sort_keys=True)
     if getattr(_KEPT, "asked", None) != asked:
         _KEPT.asked, _KEPT.subject = None, None
         subject = open_subject(AuditSettings.model_validate(request.settings))
-        found = str(subject.about["fingerprint"]), str(subject.splits.origin["fingerprint"])
-        for what, mine, meant in zip(
-            ("network", "images"), found, (request.model, request.data), strict=True
-        ):
-            if mine != meant:
-                raise ConfigError(
-                    f"this worker finds other {what} ({mine[:12]}) than the sweep ({meant[:12]})"
-                )
+        _require("network", subject.about["fingerprint"], request.model)
+        _require("images", subject.splits.origin, request.data)
         _KEPT.asked, _KEPT.subject = asked, subject
     kept: Subject = _KEPT.subject
     return kept
+
+
+def _require(what: str, mine: Any, meant: Any) -> None:
+    if mine != meant:
+        raise ConfigError(f"this worker finds other {what} ({mine}) than the sweep ({meant})")
 
 
 def _silent(name: str) -> Callable[[int, int], None]:

@@ -99,7 +99,7 @@ class Runner:
             number,
             everywhere(audit.settings),
             audit.model.fingerprint(),
-            str(audit.splits.origin["fingerprint"]),
+            dict(audit.splits.origin),
             job,
             {file: (audit.folder / file).read_bytes() for file in job.needs},
             str(audit.folder.resolve()) if self.engine.same_files else None,
