@@ -158,3 +158,10 @@ def test_the_checkpoint_of_another_defence_is_refused(net: nn.Module, tmp_path: 
         harden(deepcopy(net), toy(200, 1), Hardening("plain", epochs=2), checkpoint=state, progress=stop)
     with pytest.raises(ArtifactError, match="another recipe"):
         harden(deepcopy(net), toy(200, 1), Hardening("plain", epochs=2, seed=1), checkpoint=state)
+    other = deepcopy(net)
+    with torch.no_grad():
+        next(other.parameters()).mul_(1.01)
+    with pytest.raises(ArtifactError, match="another recipe"):
+        harden(other, toy(200, 1), Hardening("plain", epochs=2), checkpoint=state)
+    with pytest.raises(ArtifactError, match="another recipe"):
+        harden(deepcopy(net), toy(200, 2), Hardening("plain", epochs=2), checkpoint=state)

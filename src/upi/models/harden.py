@@ -211,8 +211,10 @@ def harden(
     decay = how.weight if how.defence == "weight-decay" else 0.0
     optimiser = torch.optim.AdamW(net.parameters(), lr=how.learning_rate, weight_decay=decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    recipe, words = Recipe(shift=how.shift, flip=how.flip), f"{how}, images {data.fingerprint()}"
-    first = 0
+    recipe, first, words = Recipe(shift=how.shift, flip=how.flip), 0, ""
+    if checkpoint is not None:
+        begun = net.classifier() if isinstance(net, Trainable) else Classifier(net)
+        words = f"{how}, network {begun.fingerprint()}, images {data.fingerprint()}"
     if checkpoint is not None and checkpoint.exists():
         first = load_checkpoint(checkpoint, words, net, optimiser, schedule)
     done = first * (steps // how.epochs)
