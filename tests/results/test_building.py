@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from upi.core.errors import RunFolderError
+from upi.core.errors import ArtifactError, RunFolderError
 from upi.results.building import STATES, new_run
 
 JOB = {"command": "fit", "options": {"seed": 0}}
@@ -59,6 +59,19 @@ def test_another_job_is_refused_with_the_difference_and_force_begins_anew(tmp_pa
         pytest.fail("the block must not run")
     with new_run(out, job=other, force=True, resumes=True) as run:
         assert not (run.path / STATES).exists()
+
+
+def test_a_state_that_cannot_be_used_is_said_to_be_in_the_way(tmp_path: Path) -> None:
+    """Such as that of another network in the same place: the same command would meet it again."""
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        cut_short(out)
+    with pytest.raises(ArtifactError) as caught, new_run(out, job=JOB, resumes=True):
+        raise ArtifactError("kept by another job: model was a, is b")
+    (note,) = caught.value.__notes__
+    assert "take" in note
+    assert str(tmp_path / ".run.partial") in note
+    assert (tmp_path / ".run.partial" / STATES).exists()
 
 
 def test_nothing_finished_leaves_nothing(tmp_path: Path) -> None:

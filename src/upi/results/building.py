@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from upi.core.distributed import from_lead, leads
-from upi.core.errors import RunFolderError
+from upi.core.errors import ArtifactError, RunFolderError
 from upi.core.keeping import difference
 from upi.core.locking import locked
 from upi.core.storage import write_atomic
@@ -93,7 +93,11 @@ def new_run(
             elif not leads():
                 pass
             elif resumes and _has_states(stage):
-                error.add_note(f"what was finished is kept in {stage}: the same command goes on from there")
+                error.add_note(
+                    f"if that file is what an earlier run has kept, take {stage} away to begin anew"
+                    if isinstance(error, ArtifactError)
+                    else f"what was finished is kept in {stage}: the same command goes on from there"
+                )
             else:
                 shutil.rmtree(stage, ignore_errors=True)
             raise
