@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 
 from tests.cli.test_command_line import SLICE, run
-from upi.audit.jobs import Job
+from upi.audit.jobs import Bench, Job
 from upi.audit.opening import open_subject
 from upi.audit.remote import Request, answer
 from upi.audit.settings import AuditSettings
@@ -144,8 +144,9 @@ def test_a_worker_keeps_nothing_of_a_sweep_for_one_of_another_kind(place: Path) 
 
         name, needs = "look", ()
 
-        def make(self, model: Any, splits: Any, *_: Any) -> dict[str, Any]:
-            seen.append((sum(len(x) for x, _ in splits.fit), str(next(model.net.parameters()).device)))
+        def make(self, bench: Bench, _: Any) -> dict[str, Any]:
+            device = next(bench.model.net.parameters()).device
+            seen.append((sum(len(x) for x, _ in bench.splits.fit), str(device)))
             return {"files": []}
 
     for effort, count in (("quick", 250), ("standard", 750), ("standard", 750)):

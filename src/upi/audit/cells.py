@@ -15,7 +15,7 @@ from upi.core.rows import ROWS, UNIVERSAL
 from upi.core.types import Progress
 from upi.evaluation import Evaluation, Row
 from upi.evaluation.ceiling import ceiling, ceiling_exists
-from upi.experiments.cells import STATES, Fitted, change_of
+from upi.experiments.cells import Fitted, change_of
 from upi.experiments.fitting import Spec, Splits
 from upi.experiments.study import Table, tabulate
 from upi.network.classifier import Classifier
@@ -47,7 +47,7 @@ def run_cell(
     *,
     found: Mapping[str, Fitted],
     stage: Stage,
-    states: Path | None = None,
+    states: Path,
 ) -> dict[str, Any]:
     """Evaluate the fits that did best on select on test, and write the files of the cell.
 
@@ -58,14 +58,13 @@ def run_cell(
         folder: Of the run.
         found: Fits by method.
         stage: Begins a stage of the progress display.
-        states: Where figures are kept meanwhile; by default below ``folder``.
+        states: Where figures are kept meanwhile.
 
     Returns:
         ``table`` and ``flags`` as in metrics.json, and the ``files`` written.
     """
     home = folder / CELLS / spec.key
     chosen = {name: each.patterns[each.best] for name, each in found.items()}
-    states = states or home / STATES
     keep = states / "evaluate.state"
     evaluation, _ = tabulate(model, spec, splits, chosen, stage=stage, pictures=False, keep=keep)
     rows = {name: _rows(model, spec, splits, each, evaluation) for name, each in found.items()}

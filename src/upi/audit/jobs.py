@@ -6,10 +6,11 @@ travel with it where its worker sees other files.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from upi.audit.cells import CELLS, run_cell
 from upi.audit.radii import propose
@@ -21,35 +22,56 @@ from upi.network.classifier import Classifier
 Stage = Callable[[str], Progress]
 
 
-class Job(Protocol):
+@dataclass(frozen=True)
+class Bench:
+    """Where a job is done.
+
+    Attributes:
+        model, splits: Network and images.
+        folder: Gets its files, and holds those that it needs.
+        stage: Begins a stage of the progress display.
+        states: A run folder that outlives ``folder``, where its state is kept meanwhile; None where
+            ``folder`` is that itself.
+    """
+
+    model: Classifier
+    splits: Splits
+    folder: Path
+    stage: Stage
+    states: Path | None = None
+
+    def kept(self, spec: Spec) -> Path:
+        """Where states of a cell lie."""
+        return (self.states or self.folder) / CELLS / spec.key / STATES
+
+
+class Job(ABC):
     """A piece of an audit."""
 
+    spec: Spec
+
     @property
+    @abstractmethod
     def name(self) -> str:
         """Name of its stage."""
 
     @property
     def needs(self) -> tuple[str, ...]:
         """Files of the run folder that it reads."""
+        return ()
 
+    @abstractmethod
     def inputs(self, model: Classifier, splits: Splits) -> dict[str, Any]:
-        """What its result depends on."""
+        """What its result depends on, as plain JSON values."""
 
-    def make(
-        self,
-        model: Classifier,
-        splits: Splits,
-        folder: Path,
-        stage: Stage,
-        progress: Progress,
-        states: Path | None = None,
-    ) -> dict[str, Any]:
-        """Its result; files are written into ``folder``, a state meanwhile below ``states``."""
+    @abstractmethod
+    def make(self, bench: Bench, progress: Progress) -> dict[str, Any]:
+        """Its result, as plain JSON values; ``files`` in it are those that were written."""
 
 
 @dataclass(frozen=True)
-class RadiusJob:
-    """The largest radius at which few predictions change."""
+class RadiusJob(Job):
+    """The largest radius at which at most a share ``limit`` of the predictions change."""
 
     spec: Spec
     limit: float
@@ -58,27 +80,15 @@ class RadiusJob:
     def name(self) -> str:
         return f"radius: {self.spec.norm}"
 
-    @property
-    def needs(self) -> tuple[str, ...]:
-        return ()
-
     def inputs(self, model: Classifier, splits: Splits) -> dict[str, Any]:
         return {**cell_inputs(model, self.spec, splits, ()), "limit": self.limit}
 
-    def make(
-        self,
-        model: Classifier,
-        splits: Splits,
-        folder: Path,
-        stage: Stage,
-        progress: Progress,
-        states: Path | None = None,
-    ) -> dict[str, Any]:
-        return propose(model, self.spec, splits, limit=self.limit, progress=progress).to_dict()
+    def make(self, bench: Bench, progress: Progress) -> dict[str, Any]:
+        return propose(bench.model, self.spec, bench.splits, limit=self.limit, progress=progress).to_dict()
 
 
 @dataclass(frozen=True)
-class FitJob:
+class FitJob(Job):
     """One fit of a cell."""
 
     spec: Spec
@@ -88,30 +98,24 @@ class FitJob:
     def name(self) -> str:
         return self.fit.name(self.spec)
 
-    @property
-    def needs(self) -> tuple[str, ...]:
-        return ()
-
     def inputs(self, model: Classifier, splits: Splits) -> dict[str, Any]:
-        return self.fit.inputs(model, self.spec, splits)
+        return self.fit.inputs(model.fingerprint(), self.spec, splits.origin)
 
-    def make(
-        self,
-        model: Classifier,
-        splits: Splits,
-        folder: Path,
-        stage: Stage,
-        progress: Progress,
-        states: Path | None = None,
-    ) -> dict[str, Any]:
+    def make(self, bench: Bench, progress: Progress) -> dict[str, Any]:
         home = Path(CELLS) / self.spec.key
-        kept = None if states is None else states / home / STATES
-        found = self.fit.run(model, self.spec, splits, folder / home, progress, states=kept)
+        found = self.fit.run(
+            bench.model,
+            self.spec,
+            bench.splits,
+            bench.folder / home,
+            progress,
+            states=bench.kept(self.spec),
+        )
         return {**found, "files": [str(home / found["pattern"])]}
 
 
 @dataclass(frozen=True)
-class TableJob:
+class TableJob(Job):
     """A cell's fits beside every control on the test images.
 
     Attributes:
@@ -120,7 +124,7 @@ class TableJob:
     """
 
     spec: Spec
-    fits: Mapping[str, Mapping[int, Mapping[str, Any]]] = field(default_factory=dict)
+    fits: Mapping[str, Mapping[int, Mapping[str, Any]]]
 
     @property
     def name(self) -> str:
@@ -133,16 +137,15 @@ class TableJob:
     def inputs(self, model: Classifier, splits: Splits) -> dict[str, Any]:
         return cell_inputs(model, self.spec, splits, tuple(self.fits))
 
-    def make(
-        self,
-        model: Classifier,
-        splits: Splits,
-        folder: Path,
-        stage: Stage,
-        progress: Progress,
-        states: Path | None = None,
-    ) -> dict[str, Any]:
-        home = folder / CELLS / self.spec.key
+    def make(self, bench: Bench, progress: Progress) -> dict[str, Any]:
+        home = bench.folder / CELLS / self.spec.key
         found = {name: Fitted.read(name, home, results) for name, results in self.fits.items()}
-        kept = None if states is None else states / CELLS / self.spec.key / STATES
-        return run_cell(model, self.spec, splits, folder, found=found, stage=stage, states=kept)
+        return run_cell(
+            bench.model,
+            self.spec,
+            bench.splits,
+            bench.folder,
+            found=found,
+            stage=bench.stage,
+            states=bench.kept(self.spec),
+        )

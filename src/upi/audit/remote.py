@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from upi.audit.jobs import Job
+from upi.audit.jobs import Bench, Job
 from upi.audit.opening import Subject, open_subject
 from upi.audit.settings import AuditSettings
 from upi.core.distributed import sharding
@@ -84,7 +84,7 @@ def _made(request: Request, folder: Path, progress: Any) -> dict[str, Any]:
         raise ConfigError(f"this worker has {versions()}, the sweep was started with {request.versions}")
     subject = _subject(request)
     states = None if request.states is None else Path(request.states)
-    return request.job.make(subject.model, subject.splits, folder, _silent, progress, states)
+    return request.job.make(Bench(subject.model, subject.splits, folder, _silent, states), progress)
 
 
 def _subject(request: Request) -> Subject:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from upi.audit.jobs import FitJob, Job, TableJob
+from upi.audit.jobs import Bench, FitJob, Job, TableJob
 from upi.audit.remote import Request, answer
 from upi.audit.run import Audit, Found
 from upi.audit.settings import AuditSettings
@@ -110,10 +110,9 @@ class Runner:
 def _here(work: Work, job: Job) -> Outcome:
     """A job in this process."""
     audit, store = work.audit, work.store
+    bench = Bench(audit.model, audit.splits, audit.folder, store.announce)
     return store.run(
-        job.name,
-        job.inputs(audit.model, audit.splits),
-        lambda progress: job.make(audit.model, audit.splits, audit.folder, store.announce, progress),
+        job.name, job.inputs(audit.model, audit.splits), lambda progress: job.make(bench, progress)
     )
 
 
@@ -153,7 +152,6 @@ def _cells(cells: Sequence[tuple[Work, Spec]], runner: Runner) -> None:
         else:
             ready.append((work, TableJob(spec, _by_method(own))))
     for (work, job), outcome in zip(ready, runner.run(ready), strict=True):
-        assert isinstance(job, TableJob)
         work.tables.append((job.spec, outcome))
 
 

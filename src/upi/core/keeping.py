@@ -17,7 +17,7 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor
 
-from upi.core.errors import ArtifactError
+from upi.core.errors import ArtifactError, UPIError, WorkerError
 from upi.core.storage import write_atomic
 from upi.core.tensors import canonical, plain_json, read_tensors
 
@@ -105,6 +105,14 @@ class Keeper:
     def drop(self) -> None:
         """Forget the state: the job is done."""
         self.path.unlink(missing_ok=True)
+
+
+def interrupted(kind: type[BaseException]) -> bool:
+    """Whether a job that ends with such an error was cut short, and did not fail by itself.
+
+    A signal and a worker that is gone cut it short; this library's other errors would come again.
+    """
+    return issubclass(kind, WorkerError) or not issubclass(kind, UPIError)
 
 
 def difference(before: str, now: str) -> str:

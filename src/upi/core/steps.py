@@ -15,8 +15,8 @@ from typing import Any
 from torch import Tensor
 
 from upi.core.distributed import from_lead, leads
-from upi.core.errors import ArtifactError, UPIError, WorkerError
-from upi.core.keeping import Keeper, State
+from upi.core.errors import ArtifactError
+from upi.core.keeping import Keeper, State, interrupted
 
 Tensors = Mapping[str, Tensor]
 #: Files of jobs that are done, while others of theirs are not.
@@ -93,7 +93,7 @@ class Steps:
             return
         if kind is None:
             self._finish(self.keeper)
-        elif self.done and (issubclass(kind, WorkerError) or not issubclass(kind, UPIError)):
+        elif self.done and interrupted(kind):
             self.keeper.write(*_packed(self.done))
 
     def _finish(self, keeper: Keeper) -> None:

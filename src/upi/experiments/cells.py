@@ -5,7 +5,6 @@ One network, map, norm, radius, method and seed, with its change on the select i
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -49,17 +48,18 @@ class Fit:
         """Name of its stage."""
         return f"{spec.key}: {self.title}"
 
-    def inputs(self, model: Classifier, spec: Spec, splits: Splits) -> dict[str, Any]:
-        """What its result depends on."""
-        asked = {key: value for key, value in asdict(spec).items() if key not in ("key", "fits")}
-        del asked["per_image_steps"]
+    def inputs(self, fingerprint: str, spec: Spec, origin: Mapping[str, Any]) -> dict[str, Any]:
+        """What its result depends on, as plain JSON values.
+
+        Args:
+            fingerprint: Of the network.
+            spec: What is asked for.
+            origin: Which images.
+        """
+        beside = ("key", "fits", "per_image_steps")  # of a cell, not of a fit in it
+        asked = {key: value for key, value in asdict(spec).items() if key not in beside}
         asked["seed"] = spec.seed + self.number
-        return {
-            "fit": self.method,
-            "spec": asked,
-            "model": model.fingerprint(),
-            "data": dict(splits.origin),
-        }
+        return {"fit": self.method, "spec": asked, "model": fingerprint, "data": dict(origin)}
 
     def run(
         self,
@@ -69,7 +69,7 @@ class Fit:
         home: Path,
         progress: Progress,
         *,
-        states: Path | None = None,
+        states: Path,
         judged: bool = True,
     ) -> dict[str, Any]:
         """Fit, and measure on the select images.
@@ -78,14 +78,13 @@ class Fit:
             model, spec, splits: Network, what is asked for, images.
             home: Folder of the cell.
             progress: Of this fit.
-            states: Where its state is kept meanwhile; by default below ``home``.
+            states: Where its state is kept meanwhile.
             judged: Measure it on the select images, to choose among fits.
 
         Returns:
             ``change``, the mean change of maps on the select images (None where not judged), and ``pattern``,
             the name of its file below ``home``.
         """
-        states = states or home / STATES
         seed = spec.seed + self.number
         found = fit(
             self.method, model, spec, splits, seed=seed, progress=progress, keep=states / self.stem
@@ -97,7 +96,7 @@ class Fit:
             for path in states.glob(f"{self.stem}.*"):
                 path.unlink()
             if states.exists() and not any(states.iterdir()):
-                shutil.rmtree(states)
+                states.rmdir()
         return {"change": change, "pattern": str(file)}
 
 

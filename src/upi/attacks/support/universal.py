@@ -14,8 +14,8 @@ from upi.attacks.support.gradients import GradientFunction, attack_gradient, box
 from upi.attacks.support.objective import Objective
 from upi.core.averaging import summed
 from upi.core.distributed import from_lead, leads
-from upi.core.errors import ArtifactError, UPIError, WorkerError
-from upi.core.keeping import Keeper, State
+from upi.core.errors import ArtifactError
+from upi.core.keeping import Keeper, State, interrupted
 from upi.core.seeding import generator, normal_like
 from upi.core.types import Progress
 from upi.data.batches import Batch, EndlessBatches, Share
@@ -114,7 +114,7 @@ class KeptClimb:
             return
         if kind is None:
             self.keeper.drop()
-        elif self._last is not None and (issubclass(kind, WorkerError) or not issubclass(kind, UPIError)):
+        elif self._last is not None and interrupted(kind):
             self.keeper.write(*self._state())
 
 

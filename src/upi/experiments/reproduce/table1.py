@@ -30,39 +30,58 @@ def _samples(table: Table) -> dict[str, list[float | None]]:
     }
 
 
-def _fitted(lab: Lab, model: Outcome, arch: str, cell: Cell, spec: Spec) -> list[tuple[Fit, Outcome]]:
-    """Every fit of a cell, each a stage of its own."""
+def _fitted(lab: Lab, fingerprint: str, arch: str, cell: Cell, spec: Spec) -> dict[str, list[Outcome]]:
+    """Every fit of a cell by method, each a stage of its own."""
+    work = {name: getattr(cell.work, name) for name in ("n_fit", "n_select", "batch")}
+    place = _place(arch, cell)
 
     def one(each: Fit) -> Outcome:
         def make(progress: Progress) -> dict[str, Any]:
-            need(model)
-            home = lab.folder / HOME / arch / cell.key
-            found = each.run(lab.model(arch), spec, lab.splits(cell.work), home, progress, judged=False)
-            return {**found, "files": [f"{HOME}/{arch}/{cell.key}/{found['pattern']}"]}
+            home = lab.folder / place
+            found = each.run(
+                lab.model(arch),
+                spec,
+                lab.splits(cell.work),
+                home,
+                progress,
+                states=home / STATES,
+                judged=False,
+            )
+            return {**found, "files": [f"{place}/{found['pattern']}"]}
 
-        inputs = {"fit": asdict(each), "spec": asdict(spec), "work": asdict(cell.work), "data": lab.origin}
-        return lab.stages.run(f"fit/{arch}/{cell.key}/{each.stem}", inputs | _network(model), make)
+        inputs = {**each.inputs(fingerprint, spec, lab.origin), "work": work}
+        return lab.stages.run(f"fit/{arch}/{cell.key}/{each.stem}", inputs, make)
 
-    return [(each, one(each)) for each in fits_of(spec)]
+    outcomes: dict[str, list[Outcome]] = {}
+    for each in fits_of(spec):
+        outcomes.setdefault(each.method, []).append(one(each))
+    return outcomes
 
 
-def _network(model: Outcome) -> dict[str, Any]:
-    return {"model": model.result["fingerprint"] if model.result else model.error}
+def _place(arch: str, cell: Cell) -> str:
+    """Where the fits of a cell lie below the run folder."""
+    return f"{HOME}/{arch}/{cell.key}"
 
 
 def measure(lab: Lab, arch: str, cell: Cell) -> Outcome:
     """One cell of the table for one network."""
     spec = cell.spec(lab.settings.preset, lab.settings.seed)
     model = lab.trained[arch]
-    fitted = _fitted(lab, model, arch, cell, spec) if model.result else []
-    inputs = {"spec": asdict(spec), "work": asdict(cell.work), "data": lab.origin, **_network(model)}
+    fitted = _fitted(lab, model.result["fingerprint"], arch, cell, spec) if model.result else {}
+    inputs = {
+        "model": model.result["fingerprint"] if model.result else model.error,
+        "spec": asdict(spec),
+        "work": asdict(cell.work),
+        "data": lab.origin,
+    }
 
     def make(progress: Progress) -> dict[str, Any]:
         need(model)
-        fits: dict[str, list[Perturbation]] = {}
-        for each, outcome in fitted:
-            fits.setdefault(each.method, []).append(Perturbation.load(lab.folder / need(outcome)["files"][0]))
-        keep = lab.folder / HOME / arch / cell.key / STATES / "evaluate.state"
+        fits = {
+            method: [Perturbation.load(lab.folder / need(outcome)["files"][0]) for outcome in outcomes]
+            for method, outcomes in fitted.items()
+        }
+        keep = lab.folder / _place(arch, cell) / STATES / "evaluate.state"
         table = study(lab.model(arch), spec, lab.splits(cell.work), fits, stage=lambda _: progress, keep=keep)
         found = {lab.stem(arch, cell, name): p for name, p in table.perturbations.items()}
         result: dict[str, Any] = {
