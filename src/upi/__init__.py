@@ -24,50 +24,20 @@ from upi.moved import install
 if TYPE_CHECKING:
     from upi import (
         adapters as adapters,
-    )
-    from upi import (
         attacks as attacks,
-    )
-    from upi import (
         audit as audit,
-    )
-    from upi import (
         core as core,
-    )
-    from upi import (
         data as data,
-    )
-    from upi import (
         datasets as datasets,
-    )
-    from upi import (
         dissimilarity as dissimilarity,
-    )
-    from upi import (
         evaluation as evaluation,
-    )
-    from upi import (
         experiments as experiments,
-    )
-    from upi import (
         linalg as linalg,
-    )
-    from upi import (
         models as models,
-    )
-    from upi import (
         network as network,
-    )
-    from upi import (
         perturbation as perturbation,
-    )
-    from upi import (
         report as report,
-    )
-    from upi import (
         results as results,
-    )
-    from upi import (
         saliency as saliency,
     )
     from upi.attacks import UPIPCA, ClassUAP, OneStepAttack, PerImageAttack, RandomPerturbation, UPIGrad
@@ -95,27 +65,33 @@ _HOMES = {
     "Subspace": "perturbation.subspace",
     "UPIError": "core.errors",
     "UPIGrad": "attacks",
-    "errors": "core",
     "evaluate": "evaluation",
 }
-_PACKAGES = (
-    "adapters",
-    "attacks",
-    "audit",
-    "core",
-    "data",
-    "datasets",
-    "dissimilarity",
-    "evaluation",
-    "experiments",
-    "linalg",
-    "models",
-    "network",
-    "perturbation",
-    "report",
-    "results",
-    "saliency",
-)
+#: What is reached as an attribute of ``upi``, and where it lives.
+_MODULES = {
+    "errors": "core.errors",
+    **{
+        name: name
+        for name in (
+            "adapters",
+            "attacks",
+            "audit",
+            "core",
+            "data",
+            "datasets",
+            "dissimilarity",
+            "evaluation",
+            "experiments",
+            "linalg",
+            "models",
+            "network",
+            "perturbation",
+            "report",
+            "results",
+            "saliency",
+        )
+    },
+}
 
 install()
 
@@ -124,10 +100,9 @@ def __getattr__(name: str) -> Any:
     if name == "__version__":
         found: Any = import_module("upi.core.version").library_version()
     elif name in _HOMES:
-        home = import_module(f"upi.{_HOMES[name]}")
-        found = import_module("upi.core.errors") if name == "errors" else getattr(home, name)
-    elif name in _PACKAGES:
-        found = import_module(f"upi.{name}")
+        found = getattr(import_module(f"upi.{_HOMES[name]}"), name)
+    elif name in _MODULES:
+        found = import_module(f"upi.{_MODULES[name]}")
     else:
         raise AttributeError(f"module 'upi' has no attribute {name!r}")
     globals()[name] = found
@@ -135,7 +110,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_PACKAGES})
+    return sorted({*globals(), *__all__, *_MODULES})
 
 
 __all__ = [

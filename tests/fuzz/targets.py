@@ -27,8 +27,7 @@ from upi.core.keeping import Keeper
 from upi.data.shape import Shape
 from upi.datasets.splits import load
 from upi.models.classifiers import load_classifier
-from upi.models.hardened import FILE as HARDENED
-from upi.models.hardened import Hardened
+from upi.models.hardened import FILE as HARDENED, Hardened
 from upi.models.nets import NETS
 from upi.models.registry import Request
 from upi.models.trained import Trained, load_trained

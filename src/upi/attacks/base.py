@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from upi import dissimilarity as dissimilarities
-from upi import saliency as maps
+from upi import dissimilarity as dissimilarities, saliency as maps
 from upi.attacks.protocol import Protocol, resolve
 from upi.attacks.support.ascent import Rule
 from upi.attacks.support.compiled import MODES, CompiledGradient

@@ -14,8 +14,7 @@ from upi.attacks.registry import declare
 from upi.attacks.support.row_search import SOLVERS, RowForm, RowSearch, SearchPlan
 from upi.attacks.support.rows import ROWS, SCALES
 from upi.core.errors import ConfigError, unknown_name
-from upi.core.rows import ROWS as STYLES
-from upi.core.rows import UPI_PCA
+from upi.core.rows import ROWS as STYLES, UPI_PCA
 from upi.core.steps import Steps
 from upi.core.types import Loader, Progress
 from upi.data.content import sketch

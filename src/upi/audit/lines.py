@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from upi.core.rows import NOISE
-
 #: Figures of a row that are means with intervals.
 MEANS = ("top_k_overlap", "spearman", "realised_norm")
 
@@ -40,18 +38,15 @@ def _place(network: str, table: Mapping[str, Any], outcome: str) -> dict[str, An
 def _line(network: str, table: Mapping[str, Any], row: Mapping[str, Any], outcome: str) -> dict[str, Any]:
     low, high = row["dissimilarity"]["ci95"]
     fits = table["seed_spread"].get(row["name"], {})
-    noise = next((each for each in table["rows"] if each["name"] == NOISE), None)
-    change = row["dissimilarity"]["mean"]
-    known = change is not None and noise is not None
     return {
         **_place(network, table, outcome),
         "row": row["name"],
         "kind": row["kind"],
         "strongest": row["name"] == table.get("strongest"),
-        "change": change,
+        "change": row["dissimilarity"]["mean"],
         "low": low,
         "high": high,
-        "excess_over_noise": change - noise["dissimilarity"]["mean"] if known and noise is not None else None,
+        "excess_over_noise": row["excess_over_noise"],
         **{name: row[name]["mean"] for name in MEANS},
         "prediction_changed": row["prediction_changed"],
         "n": row["dissimilarity"]["n"],

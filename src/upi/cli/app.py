@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import typer
-
-from upi.cli.front import APP
+from upi.cli.front import empty_app
 from upi.cli.registry import COMMANDS
 
-app = typer.Typer(**APP)  # type: ignore[arg-type]
+app = empty_app()
 for name, function in COMMANDS.items():
     app.command(name)(function)

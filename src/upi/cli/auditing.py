@@ -12,8 +12,7 @@ from upi.audit.assemble import VERDICT, write
 from upi.audit.compare import Run, radii_of, require_same_images
 from upi.audit.file import checked, read_text
 from upi.audit.opening import Subject, open_subject
-from upi.audit.publish import entry_of, files_of
-from upi.audit.publish import publish as publish_entry
+from upi.audit.publish import entry_of, files_of, publish as publish_entry
 from upi.audit.run import Audit
 from upi.audit.settings import AuditSettings
 from upi.audit.verdict import Outcome, Verdict

@@ -20,15 +20,18 @@ from typer.models import ArgumentInfo, OptionInfo
 SPEC = Path(__file__).parent / "commands.json"
 #: Types of options by their names in the file.
 TYPES: dict[str, Any] = {"str": str, "int": int, "float": float, "bool": bool, "Path": Path}
-#: What the whole command line says of itself.
-APP = {
-    "name": "upi",
-    "help": "Find one fixed pattern that breaks an image classifier's explanations, and measure how badly.",
-    "no_args_is_help": True,
-    "add_completion": False,
-    "rich_markup_mode": "rich",
-    "pretty_exceptions_enable": False,
-}
+
+
+def empty_app() -> typer.Typer:
+    """The command line without commands."""
+    return typer.Typer(
+        name="upi",
+        help="Find one fixed pattern that breaks an image classifier's explanations, and measure how badly.",
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+    )
 
 
 class _PassedError(Exception):
@@ -67,7 +70,7 @@ def _command(words: dict[str, Any]) -> Callable[..., None]:
 
 def door(commands: dict[str, Any]) -> typer.Typer:
     """The command line with commands that do nothing but understand their options."""
-    app = typer.Typer(**APP)  # type: ignore[arg-type]
+    app = empty_app()
     for name, words in commands.items():
         app.command(name)(_command(words))
     return app
@@ -83,13 +86,14 @@ def check(arguments: Sequence[str]) -> None:
     spec = json.loads(SPEC.read_text())
     known = spec["commands"]
     named = next((word for word in arguments if not word.startswith("-")), None)
-    if spec["files"] != command_files() or (named is not None and named not in known):
+    if spec["files"] != command_files():
         return
+    if (
+        named is not None and named in known
+    ):  # the others are for help of the whole command line and for a misspelt name
+        known = {name: known[name] for name in (named, _other(known, named))}
     try:
-        # help of the whole command line takes all commands, anything else the one that is named
-        door(known if named is None else {name: known[name] for name in (named, _other(known, named))})(
-            list(arguments), prog_name=Path(sys.argv[0]).name
-        )
+        door(known)(list(arguments), prog_name=Path(sys.argv[0]).name)
     except _PassedError:
         return
 

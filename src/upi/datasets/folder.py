@@ -59,8 +59,7 @@ class Folder:
 
     @staticmethod
     def _listed(by_class: dict[str, list[Path]]) -> Any:
-        from datasets import ClassLabel, Features, Image
-        from datasets import Dataset as Table
+        from datasets import ClassLabel, Dataset as Table, Features, Image
 
         names = in_order(list(by_class))
         content = {

@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from upi import dissimilarity as dissimilarities
-from upi import saliency as maps
+from upi import dissimilarity as dissimilarities, saliency as maps
 from upi.attacks.protocol import Protocol, resolve
 from upi.core.errors import ConfigError
 from upi.core.types import Dissimilarity, Loader, Perturber, SaliencyMap

@@ -13,8 +13,7 @@ from pathlib import Path
 
 from torch import nn
 
-from upi import dissimilarity as dissimilarities
-from upi import saliency as maps
+from upi import dissimilarity as dissimilarities, saliency as maps
 from upi.attacks import OneStepAttack, PerImageAttack
 from upi.attacks.protocol import Protocol, resolve
 from upi.core.errors import ConfigError, unknown_name

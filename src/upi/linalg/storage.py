@@ -11,6 +11,7 @@ import weakref
 from io import FileIO
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -70,10 +71,8 @@ class RowStore:
         if self._file is None:
             return torch.cat(self._held)
         assert self._like is not None
-        width, dtype = self._like.shape[1], self._like.dtype
-        path = f"/proc/self/fd/{self._file.fileno()}"
-        flat = torch.from_file(path, shared=True, size=self.count * width, dtype=dtype)
-        return flat.view(self.count, width)
+        shape = self.count, self._like.shape[1]
+        return torch.from_numpy(np.memmap(self._file, self._like.numpy().dtype, "r+", shape=shape))
 
 
 def _written(file: FileIO, content: memoryview) -> None:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from upi.core.rows import NOISE, PER_IMAGE, UPI_GRAD
 from upi.core.storage import write_atomic
-from upi.report.page import PRINT_DPI, SCREEN_DPI, template
+from upi.report.page import FigureDrawer, template
 from upi.report.style import colour, look, name
 from upi.report.words import NORMS, radius
+from upi.results.folder import RunFolder
 
 Line = Mapping[str, Any]
 
@@ -78,17 +76,6 @@ def _dumbbell(axes: Axes, place: int, cell: Mapping[str, Any]) -> None:
             axes.scatter(value, place, color=colour(key), s=34, zorder=3, label=label)
 
 
-def _inline(figure: Figure, path: Path) -> Markup:
-    """Keep the figure beside the page, and give it as an image inside."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    plt.close(figure)
-    write_atomic(path, buffer.getvalue())
-    data = base64.b64encode(buffer.getvalue()).decode()
-    width = int.from_bytes(buffer.getvalue()[16:20], "big") * SCREEN_DPI // PRINT_DPI  # PNG header
-    return Markup('<img src="data:image/png;base64,{}" width="{}" alt="{}">').format(data, width, path.stem)
-
-
 def build_sweep(
     lines: Sequence[Line],
     networks: Sequence[Mapping[str, Any]],
@@ -104,11 +91,12 @@ def build_sweep(
         folder: Of the sweep.
         facts: What is said at the top: images, seeds, engine, command.
     """
+    drawn = FigureDrawer(RunFolder(folder))
     with look():
         groups = []
         for number, (title, cells) in enumerate(groups_of(lines)):
-            drawn = any(cell["best"] is not None for cell in cells)
-            picture = _inline(dumbbells(cells), folder / "figures" / f"cells-{number}.png") if drawn else ""
+            some = any(cell["best"] is not None for cell in cells)
+            picture = drawn.add(f"cells-{number}", dumbbells(cells)) if some else ""
             groups.append((title, cells, picture))
         page = template("sweep.html", escape=True).render(
             groups=groups, networks=networks, facts=facts, name=name, radius=radius

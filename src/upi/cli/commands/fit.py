@@ -25,8 +25,7 @@ from upi.cli.registry import command
 from upi.cli.session import session
 from upi.core.distributed import sharding
 from upi.core.errors import ConfigError, unknown_name
-from upi.experiments.fitting import UNIVERSAL, Spec, Splits, span_of
-from upi.experiments.fitting import fit as fit_one
+from upi.experiments.fitting import UNIVERSAL, Spec, Splits, fit as fit_one, span_of
 
 
 @command("fit", order=3, several=True)

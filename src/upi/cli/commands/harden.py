@@ -15,10 +15,8 @@ from upi.cli.registry import command
 from upi.cli.session import Subject, session
 from upi.core.devices import device_of
 from upi.core.errors import ConfigError
-from upi.models.harden import DEFENCES, Hardening, Trainable
-from upi.models.harden import harden as harden_network
-from upi.models.hardened import FILE as HARDENED
-from upi.models.hardened import Hardened, first_words
+from upi.models.harden import DEFENCES, Hardening, Trainable, harden as harden_network
+from upi.models.hardened import FILE as HARDENED, Hardened, first_words
 from upi.models.recipes import augmentation
 from upi.models.registry import Request, source_of
 from upi.models.trained import FILE, Trained, TrainedSource
