@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -58,7 +59,7 @@ def test_ladder(
     net = network(arch, 0.125 if scale.smoke else width, 32)
     x = images(scale(batch, 2), 32)
     task, strict = problem(net, x), problem(net, x, folded=True)
-    facts = {"table": "ablation", "arch": arch, "width": width, "batch": batch, "part": part}
+    facts: dict[str, Any] = {"table": "ablation", "arch": arch, "width": width, "batch": batch, "part": part}
     rounds = scale.rounds(7)
     place = LADDER.index(part)
     if place < 2:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ def _rows(model: upi.Classifier, loader: list[torch.Tensor], steps: int) -> dict
     shape = tuple(loader[0].shape[1:])
     noise = upi.RandomPerturbation(model, eps=1.0).pattern(shape)
     per_image = upi.PerImageAttack(model, eps=1.0, steps=steps, prediction_price=0.5)
-    ball = {"norm": "l2", "eps": 1.0}
+    ball: dict[str, Any] = {"norm": "l2", "eps": 1.0}
     return {
         "one universal row": lambda: upi.evaluate(model, {"x": noise}, loader, controls=False),
         "all controls but the per-image attack": lambda: upi.evaluate(
@@ -38,5 +39,5 @@ def test_evaluation(benchmark: BenchmarkFixture, row: str, arch: str, width: flo
     count = scale(100, 4)
     x = images(count, 32)
     run = _rows(upi.Classifier(net), [x], scale(STEPS, 2))[row]
-    facts = {"table": "evaluation", "arch": arch, "width": width, "row": row, "images": count}
+    facts: dict[str, Any] = {"table": "evaluation", "arch": arch, "width": width, "row": row, "images": count}
     timed(benchmark, run, rounds=scale.rounds(3), beside=problem(net, x).unit, **facts)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import torch
@@ -76,7 +77,13 @@ def test_gpu_step(
             return METHODS[method](task)
 
         run = _compiled(task, method) if method in MODES else plain
-        facts = {"table": "gpu", "arch": arch, "method": method, "tf32": tf32, "layout": layout}
+        facts: dict[str, Any] = {
+            "table": "gpu",
+            "arch": arch,
+            "method": method,
+            "tf32": tf32,
+            "layout": layout,
+        }
         found = timed(
             benchmark,
             run,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -45,11 +46,11 @@ def test_images(benchmark: BenchmarkFixture, method: str, count: int, scale: Sca
         loader = Drawn(count, 28)
         if method == "upi-grad":
             return upi.UPIGrad(model, eps=2.0, steps=steps).fit(loader)
-        one_pass = {"surrogate": 20.0, "refinements": 0}
+        one_pass: dict[str, Any] = {"surrogate": 20.0, "refinements": 0}
         attack = upi.UPIPCA(model, eps=2.0, solver="sketch", draws=1, components=1, **one_pass)
         return attack.fit(loader, select=Drawn(BATCH, 28))
 
-    facts = {"table": "growth", "against": "images", "method": method, "value": count}
+    facts: dict[str, Any] = {"table": "growth", "against": "images", "method": method, "value": count}
     timed(benchmark, run, rounds=1, warm=False, device=scale.device, **facts)
     benchmark.extra_info["peak"] = peak(run, scale.device)
 
@@ -61,7 +62,7 @@ def test_image_size(benchmark: BenchmarkFixture, method: str, size: int, scale: 
     net = network("resnet18", 0.125 if scale.smoke else 0.25, size).to(scale.device)
     task = problem(net, images(scale(16, 2), size).to(scale.device))
     run = task.unit if method == "unit" else task.step
-    facts = {"table": "growth", "against": "image size", "method": method, "value": size}
+    facts: dict[str, Any] = {"table": "growth", "against": "image size", "method": method, "value": size}
     timed(benchmark, run, rounds=scale.rounds(3), device=scale.device, **facts)
     benchmark.extra_info["peak"] = peak(run, scale.device)
 
@@ -73,6 +74,11 @@ def test_network_size(benchmark: BenchmarkFixture, method: str, width: float, sc
     task = problem(net, images(scale(32, 2), 32).to(scale.device))
     run = task.unit if method == "unit" else task.step
     parameters = sum(p.numel() for p in net.parameters())
-    facts = {"table": "growth", "against": "parameters", "method": method, "value": parameters}
+    facts: dict[str, Any] = {
+        "table": "growth",
+        "against": "parameters",
+        "method": method,
+        "value": parameters,
+    }
     timed(benchmark, run, rounds=scale.rounds(3), device=scale.device, **facts)
     benchmark.extra_info["peak"] = peak(run, scale.device)

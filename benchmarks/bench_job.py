@@ -8,6 +8,7 @@ averages them over a minibatch and takes a constant step.
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,17 +76,18 @@ def test_job(benchmark: BenchmarkFixture, method: str, arch: str, scale: Scale) 
     model = classifier(arch, epochs=scale(4, 1))
     count = scale(750, 4)
     fit = parts()["fit"].first(count)
+    assert isinstance(fit.images, Tensor)
     select = parts()["select"].batches(125)
     steps = scale(40, 2)
 
     def ours() -> upi.Perturbation:
         if method == "upi-pca":
-            one_pass = {"surrogate": 20.0, "row_scale": "none", "refinements": 0}
+            one_pass: dict[str, Any] = {"surrogate": 20.0, "row_scale": "none", "refinements": 0}
             attack = upi.UPIPCA(model, eps=EPS, draws=1, components=1, **one_pass)
             return attack.fit(fit.batches(50), select=select)
         return upi.UPIGrad(model, eps=EPS, steps=steps).fit(fit.batches(BATCH))
 
-    facts = {"table": "job", "method": method, "arch": arch, "images": count}
+    facts: dict[str, Any] = {"table": "job", "method": method, "arch": arch, "images": count}
     found = timed(benchmark, ours, rounds=scale.rounds(3), **facts)
     reached = strength(model, OBJECTIVE.saliency, found.delta)
     if method == "upi-pca":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
@@ -28,7 +30,7 @@ def test_maps(benchmark: BenchmarkFixture, method: str, steps: int, what: str, s
     net = network("vgg16", 0.125 if scale.smoke else 0.25, 32).to(scale.device)
     task = problem(net, images(scale(64, 2), 32).to(scale.device), saliency=saliency)
     run = task.unit if what == "map" else task.step
-    facts = {"table": "maps", "method": method, "steps": steps, "what": what}
+    facts: dict[str, Any] = {"table": "maps", "method": method, "steps": steps, "what": what}
     few = steps > 10
     timed(benchmark, run, rounds=scale.rounds(1 if few else 5), warm=not few, device=scale.device, **facts)
     benchmark.extra_info["peak"] = peak(run, scale.device)

@@ -73,7 +73,7 @@ def test_rows_and_solver(benchmark: BenchmarkFixture, job: str, solver: str, sca
     start = time.perf_counter()
     run()
     whole = spent["whole"] - start
-    facts = {"table": "pca job", "job": job, "solver": solver, "rows": count * draws}
+    facts: dict[str, Any] = {"table": "pca job", "job": job, "solver": solver, "rows": count * draws}
     facts |= {"passes": loader.images / count, "solver share": 1 - spent["rows"] / whole}
     timed(benchmark, run, rounds=1, warm=False, **facts)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
+from typing import Any
 
 import pytest
 import torch
@@ -128,7 +129,7 @@ def test_step(
     def run() -> Tensor:
         return METHODS[method](task)
 
-    facts = {"table": "step", "arch": arch, "width": width, "batch": batch, "method": method}
+    facts: dict[str, Any] = {"table": "step", "arch": arch, "width": width, "batch": batch, "method": method}
     strict = _task("unit, folded", arch, width, batch, scale)
     rounds = scale.rounds(ROUNDS.get(method, 4))
     found = timed(benchmark, run, rounds=rounds, device=scale.device, beside=strict.unit, **facts)
@@ -151,7 +152,13 @@ def test_compiled_step(benchmark: BenchmarkFixture, arch: str, width: float, sca
 
     run()
     assert function.graph is not None
-    facts = {"table": "step", "arch": arch, "width": width, "batch": 64, "method": "upi, compiled"}
+    facts: dict[str, Any] = {
+        "table": "step",
+        "arch": arch,
+        "width": width,
+        "batch": 64,
+        "method": "upi, compiled",
+    }
     strict = _task("unit, folded", arch, width, 64, scale)
     found = timed(benchmark, run, rounds=scale.rounds(9), device=scale.device, beside=strict.unit, **facts)
     reference = task.step(fast=False).gradient

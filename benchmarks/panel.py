@@ -18,6 +18,7 @@ import torch
 import upi
 from upi.core.storage import write_atomic
 from upi.core.types import Perturber
+from upi.data.preprocess import Preprocess
 from upi.datasets.dataset import Dataset
 from upi.datasets.splits import load, load_parts, split
 from upi.models.classifiers import public_classifier, trained_or_cached
@@ -97,7 +98,7 @@ def _public(name: str, eps: float, sizes: tuple[int, int], steps: int, batch: in
         public = PUBLIC[name]
         n_fit, n_select = sizes
         cut = {"fit": n_fit, "select": n_select, "train": 0, "test": None}
-        parts = load_parts(public.dataset, cut, seed=0, size=public.size)
+        parts = load_parts(public.dataset, cut, seed=0, size=Preprocess.imagenet(public.size))
         model, _ = public_classifier(name, shape=parts.shape)
         few = 10 if public.size > 64 else 25
         return Member(name, public.title, model, parts["fit"], parts["select"], eps, steps, batch, few)
