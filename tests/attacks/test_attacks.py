@@ -306,6 +306,27 @@ def test_step_sizes_decay_to_zero_along_a_cosine() -> None:
     assert sizes[10] == pytest.approx(0.0)
 
 
+@pytest.mark.parametrize(("checks", "maps"), [(1, 1), (3, 3)])
+def test_the_per_image_attack_looks_at_as_many_iterates_as_asked(
+    checks: int, maps: int, relu_net: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Tensor] = []
+    measured = MapChange.measured
+
+    def counted(self: MapChange, model: Any, batch: Any, perturbed: Tensor) -> Tensor:
+        seen.append(perturbed)
+        return measured(self, model, batch, perturbed)
+
+    monkeypatch.setattr(MapChange, "measured", counted)
+    x = images(4)
+    model = upi.Classifier(relu_net)
+    attack = upi.PerImageAttack(model, eps=0.5, steps=8, checks=checks)
+    moved = attack(x, model.predict(x))
+    assert len(seen) == maps
+    assert attack.record()["step_size"] is None
+    assert any(torch.equal(moved[0], each[0]) for each in seen)
+
+
 def test_colour_networks_with_functional_relu_and_max_pool_work() -> None:
     class Functional(nn.Module):
         def __init__(self) -> None:

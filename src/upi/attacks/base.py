@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from upi import dissimilarity as dissimilarities, saliency as maps
 from upi.attacks.protocol import Protocol, resolve
-from upi.attacks.support.ascent import Rule
+from upi.attacks.support.ascent import Rule, StepRule
 from upi.attacks.support.compiled import MODES, CompiledGradient
 from upi.attacks.support.gradient_check import fast_derivatives_agree, require_right_gradient
 from upi.attacks.support.gradients import GradientFunction, attack_gradient
@@ -181,19 +181,15 @@ class Attack(ABC):
 
 @dataclass(frozen=True)
 class IterativeAttack(Attack):
-    """Base of the attacks that run the ascent loop; see ``upi.attacks.support.ascent.Rule``.
+    """Base of the attacks that run the ascent loop of ``upi.attacks.support.ascent``.
 
     Attributes:
         steps: Updates, at least 1.
-        step_size: First step as a multiple of eps; decays to 0 along a cosine.
-        momentum: Normalised gradient accumulation, in [0, 1).
         compile: Compile the whole step, with both derivatives, for the first batch's shape; True, or
             a mode of ``torch.compile``. Takes about a minute once (docs/performance.md).
     """
 
     steps: int = 200
-    step_size: float = 2.0
-    momentum: float = 0.5
     compile: bool | str = False
 
     def __post_init__(self) -> None:
@@ -201,9 +197,9 @@ class IterativeAttack(Attack):
         _ = self.rule, self.gradient_function
 
     @property
-    def rule(self) -> Rule:
+    @abstractmethod
+    def rule(self) -> StepRule:
         """The step rule of the ascent."""
-        return Rule(self.steps, self.step_size, self.momentum)
 
     @property
     def gradient_function(self) -> GradientFunction:
@@ -218,6 +214,24 @@ class IterativeAttack(Attack):
         if mode not in MODES:
             raise unknown_name("compile mode", str(mode), MODES)
         return CompiledGradient(mode)
+
+
+@dataclass(frozen=True)
+class SharedAscent(IterativeAttack):
+    """Base of the attacks that raise one perturbation over all images; their fits can be cut short.
+
+    Attributes:
+        step_size: First step as a multiple of eps; decays to 0 along a cosine.
+        momentum: Normalised gradient accumulation, in [0, 1).
+    """
+
+    step_size: float = 2.0
+    momentum: float = 0.5
+
+    @property
+    def rule(self) -> Rule:
+        """The step rule of the ascent."""
+        return Rule(self.steps, self.step_size, self.momentum)
 
 
 def default_sigma(ball: Ball, dim: int, share: float) -> float:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from upi.attacks.base import IterativeAttack
+from upi.attacks.base import SharedAscent
 from upi.attacks.registry import declare
 from upi.attacks.support.objective import PredictionChange
 from upi.attacks.support.universal import KeptClimb, MinibatchObjective, raise_shared
@@ -19,7 +19,7 @@ from upi.perturbation.pattern import Perturbation, as_perturbation
 
 @declare(ROWS[CLASS_UAP], order=3, options=("steps", "compile"))
 @dataclass(frozen=True)
-class ClassUAP(IterativeAttack):
+class ClassUAP(SharedAscent):
     """Maximise the clipped cross-entropy of the clean predictions over ||delta|| <= eps.
 
     A classification UAP (Moosavi-Dezfooli et al. 2017) by projected ascent with clipped loss

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from upi.attacks.base import IterativeAttack, check_price
 from upi.attacks.registry import declare
-from upi.attacks.support.ascent import Ascent, ascend
+from upi.attacks.support.ascent import Ascent, MeasuredRule, Rule, StepRule, ascend
 from upi.attacks.support.gradient_check import fast_derivatives_agree
 from upi.attacks.support.gradients import gradients, require_gradient
 from upi.attacks.support.objective import MapChange, explained_batch
@@ -35,8 +35,10 @@ class PerImageAttack(IterativeAttack):
 
     Attributes:
         steps: Updates.
-        step_size, momentum: As in ``UPIGrad``.
-        checks: Iterates of the second half that are compared on the network itself, at least 1.
+        step_size: First step as a multiple of eps, decaying as in ``UPIGrad``; by default each image finds
+            the length of its own steps, and their momentum (``upi.attacks.support.ascent.MeasuredRule``).
+        momentum: As in ``UPIGrad``; only where a step size is given.
+        checks: Iterates of the second half that are compared on the network itself, the last one included.
         surrogate: Softplus sharpness beta, None for the network itself, or ``"auto"``: the
             default beta in both presets, because an upper control should be strong.
         prediction_price: As in ``UPIGrad``. To be an upper control of a universal attack that
@@ -47,9 +49,9 @@ class PerImageAttack(IterativeAttack):
     """
 
     steps: int = 40
-    step_size: float = 1.0
+    step_size: float | None = None
     momentum: float = 0.5
-    checks: int = 4
+    checks: int = 1
     surrogate: float | str | None = "auto"
     prediction_price: float = 0.0
 
@@ -59,6 +61,13 @@ class PerImageAttack(IterativeAttack):
             raise ConfigError(f"checks must be at least 1, got {self.checks}")
         check_price(self.prediction_price)
         _ = self.beta(self.surrogate)
+
+    @property
+    def rule(self) -> StepRule:
+        """The step rule of the ascent."""
+        if self.step_size is None:
+            return MeasuredRule(self.steps)
+        return Rule(self.steps, self.step_size, self.momentum)
 
     def beta(self, surrogate: float | str | None) -> float | None:
         """As for every attack, except that ``"auto"`` is the surrogate in the paper preset too."""
@@ -106,7 +115,7 @@ class _Search:
         self.best = torch.zeros_like(x)
         self.value = torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
         half = attack.steps // 2
-        self.every = max(1, (attack.steps - half) // attack.checks)
+        self.looked_at = {round(half * number / attack.checks) for number in range(1, attack.checks)}
 
     def __call__(self, delta: Tensor, step: int) -> Ascent:
         where, point = f"per-image step {step}", in_box(self.smooth.x + delta)
@@ -115,8 +124,7 @@ class _Search:
         )
         if step == 0:
             require_gradient(here.gradient, where=where)
-        left = self.attack.steps - step
-        if left <= self.attack.steps // 2 and left % self.every == 0:
+        if self.attack.steps - step in self.looked_at:
             self.keep(delta)
         return Ascent(float(here.values.mean()), here.gradient)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from upi.attacks.base import IterativeAttack, check_price, check_sigma, default_sigma
+from upi.attacks.base import SharedAscent, check_price, check_sigma, default_sigma
 from upi.attacks.registry import declare
 from upi.attacks.support.gradients import gradients, require_gradient
 from upi.attacks.support.objective import MapChange, explained_batch
@@ -26,7 +26,7 @@ from upi.perturbation.subspace import Subspace
 
 @declare(ROWS[UPI_GRAD], order=2, options=("steps", "prediction_price", "clip", "compile"))
 @dataclass(frozen=True)
-class UPIGrad(IterativeAttack):
+class UPIGrad(SharedAscent):
     """Maximise (1/n) sum_i E_Z[D(I(x_i), I(x_i + delta + Z))] over ||delta|| <= eps.
 
     Ehsani Oskouie and Farnia (ICASSP 2023). Each step draws a minibatch and its noise

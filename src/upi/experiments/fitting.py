@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from upi.attacks import ATTACKS, UPIPCA, Attack
-from upi.attacks.base import IterativeAttack
+from upi.attacks.base import SharedAscent
 from upi.attacks.protocol import Protocol, resolve
 from upi.attacks.registry import fitted
 from upi.core.distributed import from_lead
@@ -165,7 +165,7 @@ def _fitted(
     attack: Attack, splits: Splits, progress: Progress | None, state: Path | None = None
 ) -> Perturbation:
     """The pattern of an attack, with the data in its provenance."""
-    kept = {"keep": state} if isinstance(attack, (IterativeAttack, UPIPCA)) else {}
+    kept = {"keep": state} if isinstance(attack, (SharedAscent, UPIPCA)) else {}
     found = attack.fit(splits.fit, select=splits.select, progress=progress, **kept)
     assert isinstance(found, Perturbation)
     return found.noting(data=dict(splits.origin))

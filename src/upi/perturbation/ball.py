@@ -85,6 +85,13 @@ class Ball:
         size = self.size(gradient).clamp_min(torch.finfo(gradient.dtype).tiny)
         return gradient / _per_ball(size)
 
+    def tangent(self, delta: Tensor, direction: Tensor) -> Tensor:
+        """``direction`` without what the ball's curvature at ``delta`` undoes: its radial part in l2."""
+        if self.norm == "linf":
+            return direction
+        unit = self.steepest(delta)
+        return direction - _per_ball((direction * unit).flatten(1).sum(1)) * unit
+
     def extreme(self, direction: Tensor) -> Tensor:
         """The point of the ball farthest along ``direction``: on the boundary."""
         return self.eps * self.steepest(direction)
