@@ -21,6 +21,7 @@ from benchmarks.common import Problem, images, lively, network, problem
 from benchmarks.full_size import own_pass
 from upi.attacks.support.gradients import gradients
 from upi.attacks.support.rows import ExplainedImages, RowPlan, margin_rows
+from upi.core.allocation import keep_freed_memory
 from upi.saliency import explain
 
 KEPT = Path(__file__).parent / "results" / "guard.json"
@@ -81,6 +82,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--keep", action="store_true", help="Keep what is measured.")
     chosen = parser.parse_args()
+    keep_freed_memory()  # as the command line
     found = {name: ratio for arch, width in NETWORKS for name, ratio in ratios(arch, width).items()}
     kept: dict[str, float] = json.loads(KEPT.read_text())["ratios"] if KEPT.exists() else {}
     for name, ratio in found.items():

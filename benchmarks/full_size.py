@@ -25,6 +25,7 @@ from benchmarks.common import Problem, images, lively, peak, problem
 from upi.attacks.support.compiled import CompiledGradient
 from upi.attacks.support.gradients import GradientFunction, attack_gradient, gradients
 from upi.attacks.support.objective import explained_batch
+from upi.core.allocation import keep_freed_memory
 from upi.network.surrogate import Surrogate
 from upi.saliency import explain
 
@@ -167,6 +168,7 @@ def main() -> None:
     parser.add_argument("--arch", action="append", help="Only these networks, as they are.")
     parser.add_argument("--batch", type=int, default=BATCH)
     chosen = parser.parse_args()
+    keep_freed_memory()  # as the command line
     table = Table(chosen.out, chosen.device, time.monotonic() + chosen.seconds)
     size, batch = (64, 2) if chosen.smoke else (224, chosen.batch)
     wanted = [(arch, False, False, False) for arch in chosen.arch or ()]

@@ -17,6 +17,7 @@ from typing import Any
 from upi.audit.jobs import Bench, Job
 from upi.audit.opening import Subject, open_subject
 from upi.audit.settings import AuditSettings
+from upi.core.allocation import keep_freed_memory
 from upi.core.distributed import sharding
 from upi.core.errors import ConfigError
 from upi.core.storage import write_atomic
@@ -79,6 +80,7 @@ def answer(request: Request) -> Answer:
 def _made(request: Request, folder: Path, progress: Any) -> dict[str, Any]:
     import torch
 
+    keep_freed_memory()
     torch.set_num_threads(request.threads)
     if versions() != request.versions:
         raise ConfigError(f"this worker has {versions()}, the sweep was started with {request.versions}")

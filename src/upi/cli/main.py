@@ -12,6 +12,7 @@ def main() -> None:
 
         check(sys.argv[1:])
         from upi.cli.app import app
+        from upi.core.allocation import keep_freed_memory
     except ModuleNotFoundError as error:
         if error.name is not None and error.name.startswith("upi"):
             raise
@@ -21,4 +22,5 @@ def main() -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+    keep_freed_memory()
     app()

@@ -39,13 +39,17 @@ SURROGATE_BETA = 20.0
 
 
 def _frozen_forms(folding: kernels.Folding) -> Table:
-    """Operations that need no surrogate, for frozen weights: convolution and batch norm."""
+    """Operations that need no surrogate, for frozen weights: convolution, batch norm, SiLU."""
 
     def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, *args: Any, **named: Any) -> Tensor:
         _, weight, bias = folding.weights.get(id(weight), (weight, weight, bias))
         return kernels.conv2d(x, weight, bias, *args, **named)
 
-    return {torch.conv2d: conv2d, F.batch_norm: partial(kernels.batch_norm, folding)}
+    return {
+        torch.conv2d: conv2d,
+        F.batch_norm: partial(kernels.batch_norm, folding),
+        F.silu: kernels.silu,
+    }
 
 
 def _plain_attention(*args: Any, **named: Any) -> Tensor:

@@ -21,6 +21,8 @@ def _points(*shape: int, seed: int = 0) -> Tensor:
 
 W = 0.3 * torch.randn(6, 4, 3, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 B = torch.linspace(-1, 1, 6, dtype=torch.float64)
+MANY = W.flatten()[:, None, None, None].expand(-1, 4, 1, 1).repeat(14, 1, 1, 1)[:2400]
+WIDE = (80, 80, 70, 70)
 POOLS = {
     "tiled": ((2, 2), (2, 2), (0, 0)),
     "overlapping and padded": ((3, 3), (2, 2), (1, 1)),
@@ -76,6 +78,24 @@ FORMS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] 
         lambda x: kernels.conv2d(x, W, padding="same"),
         lambda x: F.conv2d(x, W, padding="same"),
     ),
+    "silu": (kernels.silu, F.silu),
+    # limits that do not see each other: the lower one is far below, the upper one among the points
+    "far clamp": (
+        lambda x: kernels.hardtanh(x, -9.3, 0.7, 8.0),
+        lambda x: -9.3 + F.softplus(x + 9.3, 8.0, threshold=500) - F.softplus(x - 0.7, 8.0, threshold=500),
+    ),
+    "far clamp of more": (
+        lambda x: kernels.hardtanh(x, -0.4, 9.6, 8.0),
+        lambda x: -0.4 + F.softplus(x + 0.4, 8.0, threshold=500) - F.softplus(x - 9.6, 8.0, threshold=500),
+    ),
+    "large pointwise convolution": (
+        lambda x: kernels.conv2d(F.pad(x, WIDE), W[:, :, :1, :1], B),
+        lambda x: F.conv2d(F.pad(x, WIDE), W[:, :, :1, :1], B),
+    ),
+    "pointwise convolution of many channels": (
+        lambda x: kernels.conv2d(x, MANY, None),
+        lambda x: F.conv2d(x, MANY, None),
+    ),
 }
 
 
@@ -112,12 +132,28 @@ def test_values_and_both_derivatives_are_those_of_the_plain_form(name: str) -> N
         torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-11)
 
 
-@pytest.mark.parametrize("name", [name for name in FORMS if name != "named padding"])
+#: Without derivatives of their own, or too large for differences.
+SKIPPED = ("named padding", "large pointwise convolution", "pointwise convolution of many channels")
+
+
+@pytest.mark.parametrize("name", [name for name in FORMS if name not in SKIPPED])
 def test_derivatives_agree_with_differences(name: str) -> None:
     quick, _ = FORMS[name]
     x = _points(1, 4, 6, 5)
     assert torch.autograd.gradcheck(quick, (x,))
     assert torch.autograd.gradgradcheck(quick, (x,))
+
+
+def test_a_third_derivative_of_silu_is_right() -> None:
+    x, found = _points(2, 2, 8, 7), []
+    for form in FORMS["silu"]:
+        value = form(x)
+        for seed in (2, 3):
+            (value,) = torch.autograd.grad(
+                (value * _points(*value.shape, seed=seed)).sum(), x, create_graph=True
+            )
+        found.append(torch.autograd.grad(value.square().sum(), x)[0])
+    torch.testing.assert_close(found[0], found[1])
 
 
 def test_a_third_derivative_of_softplus_is_right() -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from upi.network.kernels.convolution import conv2d
 from upi.network.kernels.folding import Folding, batch_norm, find_foldable
 from upi.network.kernels.pooling import Windows, soft_max_pool2d, windows
+from upi.network.kernels.silu import silu
 from upi.network.kernels.softplus import hardtanh, softplus
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "conv2d",
     "find_foldable",
     "hardtanh",
+    "silu",
     "soft_max_pool2d",
     "softplus",
     "windows",

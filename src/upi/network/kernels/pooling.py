@@ -73,7 +73,7 @@ class _SoftPool(Function):
         window = where.gather(x)
         share = torch.softmax(sharpness * window, 0)
         mean = (share * window).sum(0)
-        weight = window.sub_(mean).mul_(sharpness).add_(1).mul_(share)
+        weight = torch.addcmul(share, share, window.sub_(mean), value=sharpness)
         ctx.sharpness, ctx.where = sharpness, where
         ctx.save_for_backward(share, weight)
         ctx.set_materialize_grads(False)
@@ -84,9 +84,8 @@ class _SoftPool(Function):
         share, weight = ctx.saved_tensors
         flow = None if grad is None else weight * grad
         if bend is not None:
-            along, across = bend * weight, bend * share
-            turn = along + across - weight * across.sum(0) - share * along.sum(0)
-            flow = ctx.sharpness * turn if flow is None else flow + ctx.sharpness * turn
+            turn = weight * (bend - (bend * share).sum(0)) + share * (bend - (bend * weight).sum(0))
+            flow = ctx.sharpness * turn if flow is None else torch.add(flow, turn, alpha=ctx.sharpness)
         return (None if flow is None else _Scatter.apply(flow, ctx.where)), None, None
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
@@ -22,15 +21,23 @@ def _tail(x: Tensor) -> float:
     return TAIL.get(x.dtype, TAIL_OF_OTHERS)
 
 
-def _slope(x: Tensor, beta: float) -> Tensor:
-    """sigmoid(beta x), the derivative of softplus, without denormal tails."""
-    return (x * beta).clamp_(-_tail(x), _tail(x)).sigmoid_()
+def _value_(low: Tensor, beta: float) -> Tensor:
+    """log(1 + exp(beta x)) / beta in place of an ``x`` that is at least -tail / beta; above it x itself."""
+    found: Tensor = torch.ops.aten.softplus.out(low, beta, _tail(low), out=low)
+    return found
 
 
 def _value(x: Tensor, beta: float) -> Tensor:
-    """log(1 + exp(beta x)) / beta = relu(x) + log(1 + exp(-|beta x|)) / beta."""
-    rest = (x * beta).abs_().clamp_max_(_tail(x)).neg_().exp_().log1p_()
-    return torch.add(F.relu(x), rest, alpha=1 / beta)
+    """The same of any ``x``, in a new tensor."""
+    return _value_(x.clamp_min(-_tail(x) / beta), beta)
+
+
+def _both(x: Tensor, beta: float, *, inplace: bool = False) -> tuple[Tensor, Tensor]:
+    """Softplus, in place of ``x`` or new, and its derivative sigmoid(beta x) without denormal tails."""
+    edge = -_tail(x) / beta
+    low = x.clamp_min_(edge) if inplace else x.clamp_min(edge)
+    slope = (low * beta).sigmoid_()
+    return _value_(low, beta), slope
 
 
 class _Softplus(Function):
@@ -43,10 +50,8 @@ class _Softplus(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, beta: float, inplace: bool) -> tuple[Tensor, Tensor]:
-        slope = _slope(x, beta)
-        out = _value(x, beta)
+        out, slope = _both(x, beta, inplace=inplace)
         if inplace:
-            out = x.copy_(out)
             ctx.mark_dirty(x)
         ctx.beta = beta
         ctx.save_for_backward(slope)
@@ -65,6 +70,28 @@ class _Softplus(Function):
         return (second if grad is None else second.addcmul_(grad, slope)), None, None
 
 
+def _clamp(x: Tensor, low: float, high: float, beta: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Value, slope and bend of a smooth clamp, from a softplus at each limit."""
+    out, first = _both(x - low, beta)
+    beyond, second = _both(x - high, beta)
+    out.sub_(beyond)
+    if low:
+        out.add_(low)
+    bend = torch.addcmul(first, first, first, value=-1).sub_(second).addcmul_(second, second)
+    return out, first.sub_(second), bend
+
+
+def _far_clamp(x: Tensor, low: float, high: float, beta: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The same where the limits do not see each other: with the middle c, half the width w and
+    t = w - |x - c|, the value is c + sign(x - c) (w - softplus(t)): one softplus, at the nearer limit."""
+    middle, half = (high + low) / 2, (high - low) / 2
+    off = x - middle
+    inner, slope = _both(off.abs().neg_().add_(half), beta, inplace=True)
+    out = inner.neg_().add_(half).copysign_(off).add_(middle)
+    bend = torch.addcmul(slope, slope, slope, value=-1).copysign_(off.neg_())
+    return out, slope, bend
+
+
 class _Hardtanh(Function):
     """x to (low + softplus(x - low) - softplus(x - high), s, b): the value and its two derivatives.
 
@@ -76,16 +103,7 @@ class _Hardtanh(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, low: float, high: float, beta: float) -> tuple[Tensor, Tensor, Tensor]:
-        near = x - low
-        first = _slope(near, beta)
-        out = _value(near, beta)
-        far = near.sub_(high - low)
-        second = _slope(far, beta)
-        out.sub_(_value(far, beta))
-        if low:
-            out.add_(low)
-        bend = torch.addcmul(first, first, first, value=-1).sub_(second).addcmul_(second, second)
-        slope = first.sub_(second)
+        out, slope, bend = (_clamp if (high - low) * beta < 2 * _tail(x) else _far_clamp)(x, low, high, beta)
         ctx.beta = beta
         ctx.save_for_backward(slope, bend)
         ctx.set_materialize_grads(False)
@@ -102,8 +120,7 @@ class _Hardtanh(Function):
         slope, bend = ctx.saved_tensors
         found = None if grad is None else grad * slope
         if turn is not None:
-            second = ctx.beta * turn * bend
-            found = second if found is None else found + second
+            found = ctx.beta * turn * bend if found is None else found.addcmul(turn, bend, value=ctx.beta)
         return found, None, None, None
 
 
@@ -125,4 +142,4 @@ def softplus(x: Tensor, beta: float, *, inplace: bool = False) -> Tensor:
     if x.requires_grad and torch.is_grad_enabled():
         out: Tensor = _Softplus.apply(x, beta, inplace)[0]
         return out
-    return x.copy_(_value(x, beta)) if inplace else _value(x, beta)
+    return _value_(x.clamp_min_(-_tail(x) / beta), beta) if inplace else _value(x, beta)

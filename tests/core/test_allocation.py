@@ -1,0 +1,34 @@
+"""Memory that stays in the process after it is freed."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+import sys
+
+import pytest
+
+FAULTS = """
+import resource, sys, torch
+from upi.core.allocation import keep_freed_memory
+kept = keep_freed_memory() if sys.argv[1] == "keep" else False
+def work():
+    held = [torch.ones(4 << 20) for _ in range(4)]  # 16 MiB each
+work()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    work()
+print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+GLIBC = sys.platform.startswith("linux") and hasattr(ctypes.CDLL(None), "mallopt")
+
+
+@pytest.mark.skipif(not GLIBC, reason="knows the GNU C library alone")
+def test_kept_memory_is_not_asked_for_again() -> None:
+    found = {}
+    for way in ("keep", "leave"):
+        done = subprocess.run([sys.executable, "-c", FAULTS, way], capture_output=True, text=True, check=True)
+        kept, faults = done.stdout.split()
+        assert kept == str(way == "keep")
+        found[way] = int(faults)
+    assert found["keep"] < found["leave"] / 10, found
