@@ -46,7 +46,7 @@ FUZZ ?= perturbation subspace classifier hardened weights safe-weights state aud
 RUNS ?= 1000000
 fuzz: $(INSTALLED) ## Feed every reader a million broken files (RUNS=), guided by coverage (hours)
 	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[fuzz]'
-	for name in $(FUZZ); do $(BIN)/python -m tests.fuzz $$name -runs=$(RUNS) -timeout=1 || exit 1; done
+	for name in $(FUZZ); do $(BIN)/python -m tests.fuzz $$name -runs=$(RUNS) -timeout=2 -rss_limit_mb=4096 || exit 1; done
 
 docs: $(INSTALLED) ## Build the documentation, docs/_build/index.html
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build
