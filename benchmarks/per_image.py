@@ -73,16 +73,16 @@ def table() -> str:
 
 #: What the table says, written down when it was made.
 CONCLUSION = """
-At equal steps the measured rule is stronger on the public networks (up to 140 % of the equal steps) and on
-MobileNetV2, equal within 4 % elsewhere: a length that suits a smooth network overshoots in a deep residual
-one, whose attack gradient turns by a right angle within a tenth of the radius. Half the steps keep 92 % of the
-change in the median (73 to 106 %), where half of the equal steps keep 87 %. On the select images that were
-looked at while the rule was chosen, step-size adaptation by the value (as in Auto-PGD), secant steps,
-conjugate gradients and L-BFGS on the sphere were weaker at 20 steps on at least one of digits and ResNet-32,
-by 5 to 25 %. No rule reached 99 % with half the steps everywhere: the climb goes on (160 equal steps reach
-145 % on ResNet-32).
+At equal steps the measured rule is stronger on the public networks (up to 140 % of the equal steps) and
+on MobileNetV2, equal within 4 % elsewhere: a length that suits a smooth network overshoots in a deep
+residual one, whose attack gradient turns by a right angle within a tenth of the radius. Half the steps
+keep 92 % of the change in the median (73 to 106 %), where half of the equal steps keep 87 %. On the
+select images that were looked at while the rule was chosen, step-size adaptation by the value (as in
+Auto-PGD), secant steps, conjugate gradients and L-BFGS on the sphere were weaker at 20 steps on at least
+one of digits and ResNet-32, by 5 to 25 %. No rule reached 99 % with half the steps everywhere: the climb
+goes on (160 equal steps reach 145 % on ResNet-32).
 
-Kept results in `results/` were made with equal steps, which `PerImageAttack(step_size=1.0, checks=5)` takes."""
+Kept results in `results/` were made with equal steps, as `PerImageAttack(step_size=1.0, checks=5)` takes."""
 
 
 if __name__ == "__main__":
