@@ -147,4 +147,4 @@ def _ray(address: str, inside: ExitStack) -> None:
     except (ConnectionError, ValueError) as error:
         raise WorkerError(f"no Ray cluster answers at {address}", options=("engine",)) from error
     inside.callback(ray.shutdown)
-    register_ray()
+    register_ray()  # type: ignore[no-untyped-call,unused-ignore]
