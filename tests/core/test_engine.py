@@ -49,3 +49,17 @@ def test_a_package_that_is_not_there(kind: str, module: str, monkeypatch: pytest
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ConfigError, match=rf"package {module}: pip install 'upi-xai\[{kind}\]'"):
         list(engine_of(f"{kind}://127.0.0.1:9").map(abs, [1]))
+
+
+def test_a_ray_cluster_gives_results_as_they_come() -> None:
+    ray = pytest.importorskip("ray", reason="the extra ray is not among those of development")
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    try:
+        assert sorted(engine_of("ray://auto").map(abs, [-3, 1, -2])) == [1, 2, 3]
+        assert ray.is_initialized()  # the cluster of the program that asked stays
+        with pytest.raises(WorkerError, match="ray://auto"):
+            list(
+                engine_of("ray://auto").map(len, ["ab", 3])
+            )  # pieces of work raise nothing: a fault of the worker
+    finally:
+        ray.shutdown()

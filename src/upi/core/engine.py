@@ -1,7 +1,8 @@
 """Where independent pieces of work run: processes of this machine, or a cluster that Dask or Ray keep.
 
-joblib does the sending and the waiting; a piece is a function with plain arguments, and what it gives comes
-back whole. Pieces of a worker that dies are done again by another, as far as the cluster can.
+joblib does the sending and the waiting (for Ray its own functions: its backend for joblib gives nothing
+before all is done); a piece is a function with plain arguments, and what it gives comes back whole. Pieces of
+a worker that dies are done again by another, as far as the cluster can.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from upi.core.errors import ConfigError, WorkerError
 
@@ -65,6 +66,9 @@ class Engine:
 
         if not items:
             return
+        if self.kind == "ray":
+            yield from _through_ray(self.address, function, items)
+            return
         with ExitStack() as inside:
             jobs = self._begin(inside, threads)
             parallel = Parallel(
@@ -90,10 +94,6 @@ class Engine:
         if self.kind == "dask":
             inside.enter_context(_dask_client(self.address))
             use("dask")
-            return -1
-        if self.kind == "ray":
-            _ray(self.address, inside)
-            use("ray")
             return -1
         use("loky", inner_max_num_threads=threads)
         return self.processes or max(1, (os.cpu_count() or 1) // threads)
@@ -133,18 +133,33 @@ def _dask_client(address: str) -> AbstractContextManager[object]:
     return found
 
 
-def _ray(address: str, inside: ExitStack) -> None:
+def _called(function: Callable[[T], R], item: T) -> R:
+    return function(item)
+
+
+def _through_ray(address: str, function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+    """``function`` of each item on a Ray cluster: ``auto`` is that of this process or of this machine."""
     try:
         import ray
-        from ray.util.joblib import register_ray
+        from ray.exceptions import RayError
     except ImportError as error:
         raise ConfigError(
             "a Ray cluster needs the package ray: pip install 'upi-xai[ray]'", options=("engine",)
         ) from error
-    where = "auto" if address == "auto" else f"ray://{address}"
+    own = not (address == "auto" and ray.is_initialized())
     try:
-        ray.init(address=where, log_to_driver=False)
-    except (ConnectionError, ValueError) as error:
+        if own:
+            ray.init(address="auto" if address == "auto" else f"ray://{address}", log_to_driver=False)
+    except (ConnectionError, ValueError, RuntimeError) as error:
         raise WorkerError(f"no Ray cluster answers at {address}", options=("engine",)) from error
-    inside.callback(ray.shutdown)
-    register_ray()  # type: ignore[no-untyped-call,unused-ignore]
+    try:
+        work: Any = ray.remote(_called)
+        waiting = [work.remote(function, item) for item in items]
+        while waiting:
+            done, waiting = ray.wait(waiting, num_returns=1)
+            yield from ray.get(done)
+    except (RayError, ConnectionError) as error:
+        raise WorkerError(f"ray://{address}: {str(error).splitlines()[0]}") from error
+    finally:
+        if own:
+            ray.shutdown()
