@@ -18,8 +18,27 @@ from upi.data.images import is_static
 
 #: Memory that may be spent, in bytes: 65,000 maps of 32 x 32, 2,600 of 224 x 224.
 LIMIT = 512 * 2**20
+#: Bytes that rows are kept together in. Rows alone would lie between what each batch allocates and frees, and
+#: keep a multiple of their own size from being given back.
+SLAB = 48 * 2**20
 
 Keys = Sequence[Hashable]
+
+
+class _Slabs:
+    """Copies of tensors of one form, many in a block."""
+
+    def __init__(self, like: Tensor) -> None:
+        self.form, self.size = tuple(like.shape), max(1, SLAB // max(1, like.numel() * like.element_size()))
+        self.block, self.used = like.new_empty(0), 0
+
+    def keep(self, row: Tensor) -> Tensor:
+        """A copy of ``row``."""
+        if self.used == len(self.block):
+            self.block, self.used = row.new_empty(self.size, *self.form), 0
+        place = self.block[self.used]
+        self.used += 1
+        return place.copy_(row)
 
 
 class ImageCache:
@@ -34,6 +53,7 @@ class ImageCache:
         self.by_place = is_static(loader)
         self.left = limit
         self.known: dict[tuple[str, Hashable], tuple[Tensor, ...]] = {}
+        self.slabs: dict[Hashable, _Slabs] = {}
 
     def keys(self, sample: Samples) -> Keys:
         """One name for each image of a batch."""
@@ -66,8 +86,14 @@ class ImageCache:
         for number, key in enumerate(keys):
             if self.left < size:
                 return
-            self.known[kind, key] = tuple(rows[number].clone() for rows in tensors)
+            self.known[kind, key] = tuple(self._held(rows[number]) for rows in tensors)
             self.left -= size
+
+    def _held(self, row: Tensor) -> Tensor:
+        form = tuple(row.shape), row.dtype, row.device
+        if form not in self.slabs:
+            self.slabs[form] = _Slabs(row)
+        return self.slabs[form].keep(row)
 
 
 def _stacked(images: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
