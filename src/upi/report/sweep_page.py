@@ -46,7 +46,7 @@ def groups_of(lines: Sequence[Line]) -> list[tuple[str, list[dict[str, Any]]]]:
 def dumbbells(cells: Sequence[Mapping[str, Any]]) -> Figure:
     """For each network and radius: noise, the strongest universal perturbation, the per-image attack."""
     known = [cell for cell in cells if cell["best"] is not None and cell["best"]["change"] is not None]
-    figure, axes = plt.subplots(figsize=(7.4, 0.9 + 0.34 * max(1, len(known))))
+    figure, axes = plt.subplots(figsize=(7.4, 1.1 + 0.34 * max(1, len(known))), layout="constrained")
     for place, cell in enumerate(reversed(known)):
         _dumbbell(axes, place, cell)
     words = [f"{cell['network']}  {radius(cell['norm'], cell['eps'])}" for cell in reversed(known)]
