@@ -13,6 +13,8 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from benchmarks.common import Problem, images, lively, peak, problem
 from upi.attacks.support.compiled import CompiledGradient
 from upi.attacks.support.gradients import GradientFunction, attack_gradient, gradients
 from upi.attacks.support.objective import explained_batch
+from upi.attacks.support.rows import ExplainedImages, RowPlan, margin_rows
 from upi.core.allocation import keep_freed_memory
 from upi.network.surrogate import Surrogate
 from upi.saliency import explain
@@ -126,10 +129,40 @@ def lines(table: Table, arch: str, size: int, batch: int, *, tf32: bool, last: b
     with task.surrogate() as surrogate:
         add("upi", _step(task, surrogate))
     if not tf32 and not last:
+        _maps(add, task)
         few = min(8, batch)
         add("published, one image at a time", lambda: published(task, few), rounds=1, per=few)
         found, exact = task.step().gradient, task.step(fast=False).gradient
         table.record["lines"][-1]["error_of_upi"] = float((found - exact).norm() / exact.norm())
+
+
+def _maps(add: Callable[..., None], task: Problem) -> None:
+    """Maps, rows and an evaluation row, beside captum where it is installed."""
+    point, target, steps = task.point, task.batch.target, 8
+    integrated = upi.saliency.IntegratedGradients(steps=steps)
+    add("simple gradient", lambda: explain(upi.saliency.Gradient(), task.model, point, target))
+    add("integrated gradients", lambda: explain(integrated, task.model, point, target), rounds=3)
+    try:
+        from captum.attr import IntegratedGradients, Saliency
+    except ImportError:
+        print("captum is not installed: its maps are left out", flush=True)
+    else:
+        whole, net = IntegratedGradients(task.model.net), task.model.net
+        add("captum, Saliency", lambda: Saliency(net).attribute(point, target))
+        add(
+            "captum, IntegratedGradients",
+            lambda: whole.attribute(point, target=target, n_steps=steps),
+            rounds=3,
+        )
+    with task.surrogate() as surrogate:
+        drawn = ExplainedImages(surrogate, task.objective, [task.batch.x])
+        add("margin rows", lambda: margin_rows(drawn, task.batch, RowPlan(0.02, 1, 0)), rounds=3)
+    noise = upi.RandomPerturbation(task.model, eps=1.0)
+    rows = {f"row {draw}": replace(noise, draw=draw).pattern(tuple(point.shape[1:])) for draw in range(5)}
+    loader = [task.batch.x]
+    for count, words in ((1, "evaluation of one row"), (5, "evaluation of five rows")):
+        some = dict([*rows.items()][:count])
+        add(words, partial(upi.evaluate, task.model, some, loader, controls=False), rounds=3)
 
 
 def _function(mode: str, device: str) -> GradientFunction:
