@@ -81,12 +81,12 @@ FORMS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] 
     "silu": (kernels.silu, F.silu),
     # limits that do not see each other: the lower one is far below, the upper one among the points
     "far clamp": (
-        lambda x: kernels.hardtanh(x, -9.3, 0.7, 8.0),
-        lambda x: -9.3 + F.softplus(x + 9.3, 8.0, threshold=500) - F.softplus(x - 0.7, 8.0, threshold=500),
+        lambda x: kernels.hardtanh(x, -12.3, 0.7, 8.0),
+        lambda x: -12.3 + F.softplus(x + 12.3, 8.0, threshold=500) - F.softplus(x - 0.7, 8.0, threshold=500),
     ),
     "far clamp of more": (
-        lambda x: kernels.hardtanh(x, -0.4, 9.6, 8.0),
-        lambda x: -0.4 + F.softplus(x + 0.4, 8.0, threshold=500) - F.softplus(x - 9.6, 8.0, threshold=500),
+        lambda x: kernels.hardtanh(x, -0.4, 12.6, 8.0),
+        lambda x: -0.4 + F.softplus(x + 0.4, 8.0, threshold=500) - F.softplus(x - 12.6, 8.0, threshold=500),
     ),
     "large pointwise convolution": (
         lambda x: kernels.conv2d(F.pad(x, WIDE), W[:, :, :1, :1], B),
