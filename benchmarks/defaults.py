@@ -12,8 +12,7 @@ on here, so compare its lines with each other, not with UPI-Grad's; on test imag
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -21,7 +20,7 @@ from typing import Any
 import torch
 
 import upi
-from benchmarks.panel import MEMBERS, Member, Record, records
+from benchmarks.panel import MEMBERS, Member, Record, main, records
 from upi.network import activations
 
 Options = dict[str, Any]
@@ -209,15 +208,5 @@ ViT and ±0.065 on MobileNetV2 (docs/optimisers.md): smaller differences say not
 * **The form of version 0.1** (last line of that table) loses 0.09 to 0.25 everywhere."""
 
 
-def _call(names: list[str], run: Callable[[str], None]) -> None:
-    torch.set_num_threads(1)
-    for name in names:
-        run(name)
-
-
 if __name__ == "__main__":
-    if sys.argv[1:]:
-        _call(sys.argv[1:], measure)
-    else:
-        print("\n".join(tables()))
-        print(READING)
+    main(measure, lambda: "\n".join([*tables(), READING]))

@@ -22,7 +22,6 @@ half the range over seeds.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -32,7 +31,7 @@ import torch
 from torch import Tensor
 
 import upi
-from benchmarks.panel import MEMBERS, Member, Record, records
+from benchmarks.panel import MEMBERS, Member, Record, main, page_of, records
 from upi.attacks.base import default_sigma
 from upi.attacks.support.ascent import Ascent, Rule, ascend
 from upi.attacks.support.gradients import gradients
@@ -241,11 +240,7 @@ several fits with a choice on held-out images are worth more there than another 
 
 
 if __name__ == "__main__":
-    if sys.argv[1:]:
-        torch.set_num_threads(1)
-        for each in sys.argv[1:]:
-            measure(each)
-    else:
-        print("# Universal optimisers at equal gradient passes\n\n" + (__doc__ or "").split("\n\n", 1)[1])
-        print(table())
-        print(CONCLUSION)
+    main(
+        measure,
+        lambda: page_of("Universal optimisers at equal gradient passes", __doc__, table(), CONCLUSION),
+    )

@@ -8,6 +8,7 @@ ones need ``UPI_DATA`` and the extra ``pretrained``.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,3 +151,18 @@ def records(question: str) -> dict[str, dict[str, Any]]:
     """Kept results of one question by network, in the order of the panel."""
     paths = {name: RESULTS / f"{question}-{name}.json" for name in MEMBERS}
     return {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
+
+
+def main(measure: Callable[[str], None], page: Callable[[], str]) -> None:
+    """Measure the networks that the command line names, on one thread; print the page where it names none."""
+    if not sys.argv[1:]:
+        print(page())
+        return
+    torch.set_num_threads(1)
+    for name in sys.argv[1:]:
+        measure(name)
+
+
+def page_of(title: str, doc: str | None, table: str, conclusion: str) -> str:
+    """A benchmark's page: its title, its docstring after the first line, its table, and what that says."""
+    return "\n".join([f"# {title}", "", (doc or "").split("\n\n", 1)[1], table, conclusion])

@@ -38,7 +38,8 @@ class PerImageAttack(IterativeAttack):
         step_size: First step as a multiple of eps, decaying as in ``UPIGrad``; by default each image finds
             the length of its own steps, and their momentum (``upi.attacks.support.ascent.MeasuredRule``).
         momentum: As in ``UPIGrad``; only where a step size is given.
-        checks: Iterates of the second half that are compared on the network itself, the last one included.
+        checks: Iterates of the second half that are compared on the network itself, the last one included; at
+            least 1.
         surrogate: Softplus sharpness beta, None for the network itself, or ``"auto"``: the
             default beta in both presets, because an upper control should be strong.
         prediction_price: As in ``UPIGrad``. To be an upper control of a universal attack that
