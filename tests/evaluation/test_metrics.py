@@ -11,6 +11,7 @@ import upi
 from tests.conftest import Batches
 from upi.evaluation import metrics
 from upi.evaluation.controls import mean_columns, noise
+from upi.evaluation.metrics import MAP_METRICS, Shown
 from upi.perturbation.ball import Ball
 from upi.perturbation.pattern import in_box
 
@@ -22,15 +23,15 @@ def test_kendall_is_scipys_also_with_ties() -> None:
     for a, b in ((CLEAN, MOVED), (coarse, MOVED), (CLEAN, CLEAN)):
         pairs = zip(a.flatten(1).numpy(), b.flatten(1).numpy(), strict=True)
         expected = [kendalltau(x, y).statistic for x, y in pairs]
-        np.testing.assert_allclose(metrics.kendall(a, b).numpy(), expected, atol=1e-12)
+        np.testing.assert_allclose(metrics.kendall(Shown(a), Shown(b)).numpy(), expected, atol=1e-12)
 
 
 def test_kendall_of_large_maps_is_an_estimate_of_the_whole() -> None:
     a = torch.rand(1, 90, 90, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     b = a + 0.3 * torch.rand(1, 90, 90, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     whole = kendalltau(a.flatten().numpy(), b.flatten().numpy()).statistic
-    assert float(metrics.kendall(a, b)) == pytest.approx(whole, abs=0.02)
-    assert torch.equal(metrics.kendall(a, b), metrics.kendall(a, b))
+    assert float(metrics.kendall(Shown(a), Shown(b))) == pytest.approx(whole, abs=0.02)
+    assert torch.equal(metrics.kendall(Shown(a), Shown(b)), metrics.kendall(Shown(a), Shown(b)))
 
 
 def test_top_100_is_fixed_and_counts_pixels() -> None:
@@ -38,8 +39,26 @@ def test_top_100_is_fixed_and_counts_pixels() -> None:
     for a, b in zip(CLEAN, MOVED, strict=True):
         first, second = (set(np.argsort(-x.flatten().numpy())[:100].tolist()) for x in (a, b))
         expected.append(len(first & second) / 100)
-    np.testing.assert_allclose(metrics.top_100_overlap(CLEAN, MOVED).numpy(), expected)
-    assert metrics.top_100_overlap(CLEAN[:, :5, :5], MOVED[:, :5, :5]).tolist() == [1.0] * 3
+    np.testing.assert_allclose(metrics.top_100_overlap(Shown(CLEAN), Shown(MOVED)).numpy(), expected)
+    few = Shown(CLEAN[:, :5, :5]), Shown(MOVED[:, :5, :5])
+    assert metrics.top_100_overlap(*few).tolist() == [1.0] * 3
+
+
+def test_maps_with_nan_have_no_rank_correlation_and_constant_ones_have_none_of_kendalls() -> None:
+    broken, flat = MOVED.clone(), torch.ones_like(MOVED)
+    broken[1, 3, 4] = torch.nan
+    for metric in (metrics.spearman, metrics.kendall):
+        assert metric(Shown(CLEAN), Shown(broken)).isnan().tolist() == [False, True, False]
+    assert metrics.kendall(Shown(CLEAN), Shown(flat)).tolist() == [0.0] * 3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_is_kept_of_clean_maps_changes_no_figure(dtype: torch.dtype) -> None:
+    kept, moved = Shown(CLEAN.to(dtype)), [MOVED.to(dtype), CLEAN.to(dtype), (3 * MOVED).round().to(dtype)]
+    for name, metric in MAP_METRICS.items():
+        for each in moved:
+            expected = [metric(Shown(a[None]), Shown(b[None])) for a, b in zip(kept.maps, each, strict=True)]
+            torch.testing.assert_close(metric(kept, Shown(each)), torch.cat(expected), msg=name)
 
 
 def test_of_several_draws_the_largest_counts_and_of_other_figures_the_mean() -> None:

@@ -17,7 +17,7 @@ from upi.core.errors import ConfigError, DataError
 from upi.core.types import Perturber, SaliencyMap
 from upi.evaluation import METRICS, eps_curve, examples, interval
 from upi.evaluation.controls import matched, other_image
-from upi.evaluation.metrics import spearman, top_k_overlap
+from upi.evaluation.metrics import Shown, spearman, top_k_overlap
 from upi.network.surrogate import Witness
 from upi.perturbation.ball import Ball
 from upi.perturbation.pattern import Perturbation
@@ -163,10 +163,10 @@ def test_spearman_and_overlap_follow_their_definitions() -> None:
     )
     for i in range(4):
         expected = spearmanr(a[i].flatten(), b[i].flatten()).statistic
-        assert float(spearman(a, b)[i]) == pytest.approx(expected, abs=1e-6)
+        assert float(spearman(Shown(a), Shown(b))[i]) == pytest.approx(expected, abs=1e-6)
     clean, moved = torch.zeros(1, 10, 10), torch.zeros(1, 10, 10)
     clean[0, 0, :5], moved[0, 0, 2:7] = 1.0, 1.0
-    assert float(top_k_overlap(clean, moved)) == pytest.approx(3 / 5)
+    assert float(top_k_overlap(Shown(clean), Shown(moved))) == pytest.approx(3 / 5)
 
 
 def test_intervals_cover_and_degenerate_cases_have_none() -> None:

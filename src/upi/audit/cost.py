@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from upi import saliency as maps
 from upi.audit.settings import Effort
 from upi.core.rows import UPI_GRAD, UPI_PCA
-from upi.evaluation.metrics import MAP_METRICS
+from upi.evaluation.metrics import MAP_METRICS, Shown
 from upi.experiments.fitting import Batches, Spec, Splits, fit
 from upi.network.classifier import Classifier
 
@@ -77,8 +77,9 @@ def timed(model: Classifier, images: Batches) -> tuple[float, float]:
             begin = time.perf_counter()
             shown = maps.explain(explain, model, x, target).cpu()
             between = time.perf_counter()
+            clean, other = Shown(shown), Shown(shown.flip(0))
             for metric in MAP_METRICS.values():
-                metric(shown, shown.flip(0))
+                metric(clean, other)
             best = min(best, between - begin)
             figures = min(figures, time.perf_counter() - between)
     return best / len(x), figures / len(x)

@@ -15,7 +15,7 @@ from upi.dissimilarity.distance import relative_l2, squared_l2
 from upi.dissimilarity.registry import DISSIMILARITIES
 from upi.dissimilarity.structure import ssim, structural_similarity
 from upi.dissimilarity.target_map import TargetMap
-from upi.dissimilarity.top_mass import TOP_SHARE, top_k, top_pixels
+from upi.dissimilarity.top_mass import TOP_SHARE, top_count, top_k, top_pixels
 
 
 def resolve(dissimilarity: str | Dissimilarity) -> Dissimilarity:
@@ -43,6 +43,7 @@ __all__ = [
     "squared_l2",
     "ssim",
     "structural_similarity",
+    "top_count",
     "top_k",
     "top_pixels",
 ]

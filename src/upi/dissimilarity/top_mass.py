@@ -11,10 +11,15 @@ from upi.dissimilarity.registry import DISSIMILARITIES
 TOP_SHARE = 0.05
 
 
+def top_count(pixels: int, share: float = TOP_SHARE) -> int:
+    """How many of so many pixels are the top: ceil(share * pixels), at least 1."""
+    return max(1, -int(-share * pixels // 1))
+
+
 def top_pixels(maps: Tensor, share: float = TOP_SHARE) -> Tensor:
     """Flat indices (N, k) of the k = ceil(share * H * W) largest pixels of each map."""
     pixels = maps.flatten(1)
-    return pixels.topk(max(1, -int(-share * pixels.shape[1] // 1)), dim=1).indices
+    return pixels.topk(top_count(pixels.shape[1], share), dim=1).indices
 
 
 @DISSIMILARITIES.add("top_k", "loss of top mass", order=6)

@@ -32,7 +32,7 @@ from upi.data.eligibility import correctly_classified, explained
 from upi.data.images import check_finite, check_images
 from upi.evaluation.controls import TINY, matched, mean_columns, noise, other_image
 from upi.evaluation.flags import Flag
-from upi.evaluation.metrics import MAP_METRICS, realised_norm
+from upi.evaluation.metrics import MAP_METRICS, Shown, realised_norm
 from upi.network.checks import require_independent
 from upi.network.classifier import Classifier
 from upi.network.kinks import FLAGGED, find_kinks
@@ -98,7 +98,7 @@ class Kept:
 
     x: Tensor  # (n, C, H, W)
     target: Tensor  # (n,)
-    clean: Tensor  # (n, H, W)
+    clean: Shown  # (n, H, W)
 
 
 @dataclass
@@ -133,12 +133,13 @@ class Pass:
 
         return torch.cat(in_halves(work, len(x), owner=self.model.net, kind="maps"))
 
-    def compare(self, clean: Tensor, perturbed: Tensor) -> dict[str, Tensor]:
+    def compare(self, clean: Shown, perturbed: Tensor) -> dict[str, Tensor]:
         """Every figure of a pair of maps (N, H, W)."""
-        values = {name: metric(clean, perturbed) for name, metric in MAP_METRICS.items()}
-        return {"dissimilarity": self.change(clean, perturbed).detach(), **values}
+        shown = Shown(perturbed)
+        values = {name: metric(clean, shown) for name, metric in MAP_METRICS.items()}
+        return {"dissimilarity": self.change(clean.maps, perturbed).detach(), **values}
 
-    def measure(self, x: Tensor, target: Tensor, clean: Tensor, perturbed: Tensor) -> dict[str, Tensor]:
+    def measure(self, x: Tensor, target: Tensor, clean: Shown, perturbed: Tensor) -> dict[str, Tensor]:
         """Every figure of perturbed images (N, C, H, W)."""
 
         def work(some: slice) -> tuple[Tensor, Tensor]:
@@ -214,7 +215,7 @@ def eligible(run: Pass, piece: Piece, sample: Samples, before: int, again: Tenso
     piece.targets, piece.numbers = target.cpu(), before + position.cpu()
     piece.labels = _labels(sample, target, position)
     piece.last = clean[-1].cpu()
-    return Kept(x, target, clean)
+    return Kept(x, target, Shown(clean))
 
 
 def _labels(sample: Samples, target: Tensor, position: Tensor) -> Tensor:
@@ -238,8 +239,8 @@ def _controls(
     if TINY_NOISE in wanted:
         piece.add(TINY_NOISE, run.measure(x, target, clean, in_box(x + TINY * patterns[0])))
     if OTHER_IMAGE in wanted:
-        before = None if previous is None else previous.to(clean)
-        ceiling = run.compare(clean, other_image(clean, before))
+        before = None if previous is None else previous.to(clean.maps)
+        ceiling = run.compare(clean, other_image(clean.maps, before))
         nothing = torch.zeros_like(ceiling["dissimilarity"])
         piece.add(
             OTHER_IMAGE, {**ceiling, "realised_norm": nothing * torch.nan, "prediction_changed": nothing}

@@ -1,40 +1,22 @@
 """What is measured on each pair of maps: without gradients, (N,) each.
 
 These stand beside the dissimilarity that was optimised, because an attack can raise one
-number and leave the picture alone.
+number and leave the picture alone. Whatever several figures, or several comparisons with the same clean
+maps, need of a map is computed once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
 
 from upi import dissimilarity
+from upi.dissimilarity.structure import Windows
+from upi.evaluation.ranking import mean_ranks, ordered, tau_b
 from upi.perturbation.ball import Ball
-
-
-def top_k_overlap(clean: Tensor, perturbed: Tensor) -> Tensor:
-    """Share of the top 5 % pixels that the two maps have in common, in [0, 1]."""
-    before, after = dissimilarity.top_pixels(clean), dissimilarity.top_pixels(perturbed)
-    marked = torch.zeros_like(clean.flatten(1)).scatter(1, before, 1.0)
-    return marked.gather(1, after).mean(1)
-
-
-def _ranks(maps: Tensor) -> Tensor:
-    from scipy.stats import rankdata  # imported here: it costs a second
-
-    return torch.from_numpy(rankdata(maps.detach().cpu().flatten(1).double().numpy(), axis=1))
-
-
-def spearman(clean: Tensor, perturbed: Tensor) -> Tensor:
-    """Spearman rank correlation over pixels, in [-1, 1]; ties share their mean rank."""
-    a, b = _ranks(clean), _ranks(perturbed)
-    a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
-    norms: Tensor = torch.linalg.vector_norm(a, dim=1) * torch.linalg.vector_norm(b, dim=1)
-    return ((a * b).sum(1) / norms.clamp_min(1e-300)).to(clean)
-
 
 #: Pixels at most whose pairs Kendall's tau counts; of larger maps as many are taken, fixed by the seed 0.
 PAIRED = 4096
@@ -42,40 +24,119 @@ PAIRED = 4096
 TOP = 100
 
 
-def kendall(clean: Tensor, perturbed: Tensor) -> Tensor:
-    """Kendall's rank correlation (tau-b) over pixels, in [-1, 1]; over ``PAIRED`` of them in larger maps."""
-    from scipy.stats import kendalltau  # imported here: it costs a second
-
-    flat = [maps.detach().cpu().flatten(1).double().numpy() for maps in (clean, perturbed)]
-    if flat[0].shape[1] > PAIRED:
-        order = torch.randperm(flat[0].shape[1], generator=torch.Generator().manual_seed(0))
-        flat = [maps[:, order[:PAIRED].numpy()] for maps in flat]
-    found = [float(kendalltau(a, b).statistic) for a, b in zip(*flat, strict=True)]
-    return torch.tensor(found).nan_to_num(0.0).to(clean)
+@lru_cache(maxsize=8)
+def _paired(pixels: int) -> Tensor:
+    return torch.randperm(pixels, generator=torch.Generator().manual_seed(0))[:PAIRED]
 
 
-def top_100_overlap(clean: Tensor, perturbed: Tensor) -> Tensor:
+class Shown:
+    """Maps (N, H, W), with what figures need of them.
+
+    Attributes:
+        maps: (N, H, W).
+    """
+
+    def __init__(self, maps: Tensor) -> None:
+        self.maps = maps.detach()
+
+    @cached_property
+    def pixels(self) -> Tensor:
+        """(N, H W)."""
+        flat = self.maps.flatten(1)
+        return flat if flat.dtype in (torch.float32, torch.float64) else flat.float()
+
+    @cached_property
+    def _sorted(self) -> tuple[Tensor, Tensor]:
+        """Ranks (N, H W), and places (N, k) of the pixels that any figure counts as top, ascending."""
+        ascending, order = ordered(self.pixels)
+        ranks = mean_ranks(ascending, order)
+        top = order[:, -max(TOP, dissimilarity.top_count(order.shape[1])) :].clone()
+        return ranks.masked_fill_(self.pixels.isnan().any(1, keepdim=True), torch.nan), top
+
+    @property
+    def ranks(self) -> Tensor:
+        """Ranks (N, H W) from 0 in float64; equal pixels share their mean rank, a map with NaN has none."""
+        return self._sorted[0]
+
+    def top(self, count: int) -> Tensor:
+        """Places (N, count) of the largest pixels."""
+        return self._sorted[1][:, -count:]
+
+    @cached_property
+    def paired(self) -> Tensor:
+        """Whole numbers (N, P) in the order of at most ``PAIRED`` pixels."""
+        ranks = self.ranks
+        if ranks.shape[1] > PAIRED:
+            ranks = ranks.index_select(1, _paired(ranks.shape[1]).to(ranks.device))
+        return (2 * ranks.nan_to_num()).long()  # a mean rank is a whole number or a half
+
+    @cached_property
+    def windows(self) -> Windows:
+        """Local means and variances."""
+        return Windows.of(self.maps)
+
+
+#: A figure (N,) of clean maps and perturbed ones.
+MapMetric = Callable[[Shown, Shown], Tensor]
+
+
+def _overlap(clean: Shown, perturbed: Shown, count: int) -> Tensor:
+    marked = torch.zeros_like(clean.pixels).scatter(1, clean.top(count), 1.0)
+    return marked.gather(1, perturbed.top(count)).mean(1)
+
+
+def top_k_overlap(clean: Shown, perturbed: Shown) -> Tensor:
+    """Share of the top 5 % pixels that the two maps have in common, in [0, 1]."""
+    return _overlap(clean, perturbed, dissimilarity.top_count(clean.pixels.shape[1]))
+
+
+def top_100_overlap(clean: Shown, perturbed: Shown) -> Tensor:
     """Share of the ``TOP`` largest pixels that two maps have in common, in [0, 1] (Ghorbani et al. 2019)."""
-    count = min(TOP, clean[0].numel())
-    before, after = (maps.flatten(1).topk(count, dim=1).indices for maps in (clean, perturbed))
-    marked = torch.zeros_like(clean.flatten(1)).scatter(1, before, 1.0)
-    return marked.gather(1, after).mean(1)
+    return _overlap(clean, perturbed, min(TOP, clean.pixels.shape[1]))
 
 
-def sensitivity(clean: Tensor, perturbed: Tensor) -> Tensor:
+def spearman(clean: Shown, perturbed: Shown) -> Tensor:
+    """Spearman rank correlation over pixels, in [-1, 1]; ties share their mean rank."""
+    middle = (clean.pixels.shape[1] - 1) / 2
+    a, b = clean.ranks - middle, perturbed.ranks - middle
+    norms: Tensor = torch.linalg.vector_norm(a, dim=1) * torch.linalg.vector_norm(b, dim=1)
+    return ((a * b).sum(1) / norms.clamp_min(1e-300)).to(clean.maps)
+
+
+def kendall(clean: Shown, perturbed: Shown) -> Tensor:
+    """Kendall's rank correlation (tau-b) over pixels, in [-1, 1]; over ``PAIRED`` of them in larger maps.
+
+    0 where a map is constant, NaN where it has NaN.
+    """
+    missing = (clean.ranks[:, 0] + perturbed.ranks[:, 0]).isnan()
+    found = tau_b(clean.paired, perturbed.paired).nan_to_num(0.0)
+    return found.masked_fill(missing, torch.nan).to(clean.maps)
+
+
+def ssim(clean: Shown, perturbed: Shown) -> Tensor:
+    """Mean structural similarity, in [-1, 1]: ``upi.dissimilarity.structural_similarity``."""
+    return clean.windows.similarity(perturbed.windows)
+
+
+def mass_center_shift(clean: Shown, perturbed: Shown) -> Tensor:
+    """Pixels by which the centre of mass moved: ``upi.dissimilarity.mass_center``."""
+    return dissimilarity.mass_center(clean.maps, perturbed.maps)
+
+
+def sensitivity(clean: Shown, perturbed: Shown) -> Tensor:
     """Relative l2 change of the map; of several draws the largest counts: Max-Sensitivity (Yeh et al.
 
     2019)."""
-    size = torch.linalg.vector_norm(clean, dim=(1, 2)).clamp_min(torch.finfo(clean.dtype).tiny)
-    found: Tensor = torch.linalg.vector_norm(perturbed - clean, dim=(1, 2)) / size
+    size = torch.linalg.vector_norm(clean.maps, dim=(1, 2)).clamp_min(torch.finfo(clean.maps.dtype).tiny)
+    found: Tensor = torch.linalg.vector_norm(perturbed.maps - clean.maps, dim=(1, 2)) / size
     return found
 
 
-MAP_METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+MAP_METRICS: dict[str, MapMetric] = {
     "top_k_overlap": top_k_overlap,
     "spearman": spearman,
-    "ssim": dissimilarity.structural_similarity,
-    "mass_center_shift": dissimilarity.mass_center,
+    "ssim": ssim,
+    "mass_center_shift": mass_center_shift,
     "kendall": kendall,
     "top_100_overlap": top_100_overlap,
     "max_sensitivity": sensitivity,

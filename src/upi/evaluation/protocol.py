@@ -23,7 +23,7 @@ from upi.core.steps import Steps
 from upi.core.types import Dissimilarity, Loader, Perturber, Progress, SaliencyMap
 from upi.evaluation.flags import RowSummary, fitting_flags, overlap_flags, sample_flags, table_flags
 from upi.evaluation.gathering import gather
-from upi.evaluation.intervals import interval
+from upi.evaluation.intervals import intervals
 from upi.evaluation.kept import keeper_of
 from upi.evaluation.measure import REPEATED, Pass, kind_of
 from upi.evaluation.result import METRICS, Column, Evaluation, Row, mean_of
@@ -84,9 +84,9 @@ def _wanted(controls: bool | Collection[str]) -> Collection[str]:
 
 def _row(name: str, kind: str, column: Column, scales: dict[str, float], seed: int) -> Row:
     """Means and intervals of one row's figures."""
-    unchanged = {metric: interval(column[f"{metric}|unchanged"], seed=seed) for metric in METRICS}
+    unchanged = intervals({metric: column[f"{metric}|unchanged"] for metric in METRICS}, seed=seed)
     noise_mean, matched_mean = scales[NOISE], scales[MATCHED_NOISE]
-    every = {metric: interval(column[metric], seed=seed) for metric in METRICS}
+    every = intervals({metric: column[metric] for metric in METRICS}, seed=seed)
     excess = every["dissimilarity"].mean - noise_mean
     rooms = {name: scales[name] - noise_mean for name in OPPONENTS}
     shares = {name: excess / room if room > 0 else float("nan") for name, room in rooms.items()}

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from upi.core.errors import ConfigError, DataError, ModelError
 from upi.core.memory import in_halves
+from upi.core.placing import placed
 from upi.network.checkpointing import without_checkpoints
 from upi.network.hold import full_precision, held
 from upi.network.kernels import Folding, find_foldable
@@ -113,7 +114,7 @@ class FrozenNetwork:
         for name, constant in (("mean", self.mean), ("std", self.std)):
             if constant.shape[0] not in (1, x.shape[1]):
                 raise DataError(f"{name} has {constant.shape[0]} channels, the images have {x.shape[1]}")
-        return (x - self.mean.to(x)) / self.std.to(x)
+        return (x - placed(self.mean, x)) / placed(self.std, x)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Logits (N, K) of images (N, C, H, W) in [0, 1]."""

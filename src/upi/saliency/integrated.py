@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from upi.core.errors import ConfigError, unknown_name
+from upi.core.placing import placed
 from upi.core.types import Network
 from upi.saliency.reduce import normalise_maps, reduce_channels
 from upi.saliency.registry import MAPS
@@ -37,6 +39,15 @@ RULES: dict[str, Callable[[int], Quadrature]] = {
     "midpoint": _midpoint,
     "gauss_legendre": _gauss_legendre,
 }
+
+
+@lru_cache(maxsize=32)
+def _quadrature(rule: Callable[[int], Quadrature], steps: int) -> tuple[Tensor, Tensor]:
+    """Nodes and weights (steps, 1, 1, 1, 1) in float64; remembered, because every call needs the same."""
+    nodes, weights = (
+        torch.tensor(values, dtype=torch.float64).view(-1, 1, 1, 1, 1) for values in rule(steps)
+    )
+    return nodes, weights
 
 
 #: Deviation of the blurred baseline as a share of the shorter side.
@@ -112,12 +123,14 @@ class IntegratedGradients:
     def _baseline(self, x: Tensor) -> Tensor:
         if isinstance(self.baseline, str):
             return BASELINES[self.baseline](x)
-        return torch.as_tensor(self.baseline, dtype=x.dtype, device=x.device).expand_as(x)
+        if isinstance(self.baseline, Tensor):
+            return self.baseline.to(x).expand_as(x)
+        return torch.full_like(x, self.baseline)
 
     def attribution(self, model: Network, x: Tensor, target: Tensor) -> Tensor:
         """Signed attributions (N, C, H, W) before reduction and normalisation."""
         start = self._baseline(x)
-        nodes, weights = (torch.tensor(v).to(x).view(-1, 1, 1, 1, 1) for v in RULES[self.rule](self.steps))
+        nodes, weights = (placed(each, x) for each in _quadrature(RULES[self.rule], self.steps))
         mean = torch.zeros_like(x)
         for some in copies_at_once(self.steps, len(x)):
             points = start + nodes[some] * (x - start)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from upi.core.errors import ConfigError
+from upi.core.placing import placed
 from upi.core.seeding import generator
 from upi.core.types import Network
 from upi.saliency.reduce import normalise_maps, reduce_channels
@@ -68,9 +69,9 @@ class SmoothGrad:
     def __call__(self, model: Network, x: Tensor, target: Tensor) -> Tensor:
         """Maps (N, H, W) of images (N, C, H, W) for classes (N,)."""
         total = torch.zeros_like(x[:, 0])
-        noise = noise_images(self.seed, self.samples, x.shape[1:])
+        noise = placed(noise_images(self.seed, self.samples, x.shape[1:]), x)
         for some in copies_at_once(self.samples, len(x)):
-            points = x + self.noise * noise[some].to(x)[:, None]
+            points = x + self.noise * noise[some][:, None]
             slopes = input_gradients(model, points, target, self.score)
             maps = reduce_channels(slopes.flatten(0, 1), self.reduce)
             maps = normalise_maps(maps, "l2") if self.unit else maps

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from upi.core.errors import ConfigError
+from upi.core.placing import placed
 from upi.core.types import Network
 from upi.saliency.reduce import normalise_maps, reduce_channels
 from upi.saliency.registry import MAPS
@@ -54,10 +55,10 @@ class VarGrad:
 
     def __call__(self, model: Network, x: Tensor, target: Tensor) -> Tensor:
         """Maps (N, H, W) of images (N, C, H, W) for classes (N,)."""
-        noise = noise_images(self.seed, self.samples, x.shape[1:])
+        noise = placed(noise_images(self.seed, self.samples, x.shape[1:]), x)
         slopes = []
         for some in copies_at_once(self.samples, len(x)):
-            points = x + self.noise * noise[some].to(x)[:, None]
+            points = x + self.noise * noise[some][:, None]
             slopes.append(input_gradients(model, points, target, self.score))
         variance = torch.cat(slopes).var(0, correction=0)
         return normalise_maps(reduce_channels(variance, self.reduce), self.normalize)
