@@ -46,9 +46,11 @@ class Scale:
 
 
 def lively(net: nn.Module) -> nn.Module:
-    """Batch norms with statistics of their own, as after training."""
+    """Batch norms with statistics of their own, and no layer of zeros, as after training."""
     torch.manual_seed(0)
     for module in net.modules():
+        if isinstance(module, nn.Linear) and not bool(module.weight.any()):
+            nn.init.normal_(module.weight, std=0.02)
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 1.5)

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 import upi
 from benchmarks.common import Problem, images, lively, peak, problem
-from upi.attacks.support.compiled import CompiledGradient
+from upi.attacks.support.compiled import CAPTURED, CompiledGradient
 from upi.attacks.support.gradients import GradientFunction, attack_gradient, gradients
 from upi.attacks.support.objective import explained_batch
 from upi.attacks.support.rows import ExplainedImages, RowPlan, margin_rows
@@ -128,6 +128,9 @@ def lines(table: Table, arch: str, size: int, batch: int, *, tf32: bool, last: b
         add("double backward", _step(task, surrogate), rounds=5)
     with task.surrogate() as surrogate:
         add("upi", _step(task, surrogate))
+    if table.device == "cuda":
+        with task.surrogate() as surrogate:
+            add("upi, CUDA graph", _step(task, surrogate, CompiledGradient(CAPTURED)))
     if not tf32 and not last:
         _maps(add, task)
         few = min(8, batch)

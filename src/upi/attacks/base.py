@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from upi import dissimilarity as dissimilarities, saliency as maps
 from upi.attacks.protocol import Protocol, resolve
 from upi.attacks.support.ascent import Rule, StepRule
-from upi.attacks.support.compiled import MODES, CompiledGradient
+from upi.attacks.support.compiled import AUTO, MODES, CompiledGradient
 from upi.attacks.support.gradient_check import fast_derivatives_agree, require_right_gradient
 from upi.attacks.support.gradients import GradientFunction, attack_gradient
 from upi.attacks.support.objective import MapChange, Objective
@@ -185,12 +185,14 @@ class IterativeAttack(Attack):
 
     Attributes:
         steps: Updates, at least 1.
-        compile: Compile the whole step, with both derivatives, for the first batch's shape; True, or
-            a mode of ``torch.compile``. Takes about a minute once (docs/performance.md).
+        compile: The whole step, with both derivatives, as one graph for the first batch's shape. ``"auto"``
+            (default) captures it as a CUDA graph on a GPU, in the time of three steps, if that can be done;
+            ``"cuda-graph"`` says so where it cannot; True, or a mode of ``torch.compile``, compiles it, which
+            takes about a minute once (docs/performance.md); False takes it as it is.
     """
 
     steps: int = 200
-    compile: bool | str = False
+    compile: bool | str = AUTO
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -53,7 +53,7 @@ class Spec:
         clip: Fit for the clipped images that the evaluation looks at.
         fits: Fits of each universal attack, at seeds seed, seed + 1, ...
         pca_draws: Draws of Z per image of UPI-PCA; None takes the attack's default.
-        compile: Compile the steps of the iterative attacks.
+        compile: How the steps of the iterative attacks become a graph, as in those.
     """
 
     key: str
@@ -69,7 +69,7 @@ class Spec:
     clip: bool = True
     fits: int = 3
     pca_draws: int | None = None
-    compile: bool = False
+    compile: bool | str = "auto"
 
     @property
     def price(self) -> float:

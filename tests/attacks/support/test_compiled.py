@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import shutil
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 import upi
 from tests.conftest import Batches, images
 from upi.attacks.base import IterativeAttack
-from upi.attacks.support.compiled import CompiledGradient, record
+from upi.attacks.support.compiled import CAPTURED, CompiledGradient, Step, record
 from upi.attacks.support.gradients import attack_gradient
 from upi.attacks.support.objective import MapChange, Objective, PredictionChange, explained_batch
 from upi.core.errors import ConfigError, FallbackWarning
@@ -158,8 +160,109 @@ def test_compiled_and_plain_fits_agree(relu_net: nn.Module, loader: Batches) -> 
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_the_captured_step_is_the_step_on_other_images_too(name: str, relu_net: nn.Module) -> None:
+    objective, net = OBJECTIVES[name], deepcopy(relu_net).cuda()
+    model, x = upi.Classifier(net), images(5).cuda()
+    batch = explained_batch(objective, model, x, model.predict(x))
+    surrogate, point = model.surrogate(5.0), x + 0.1
+    with surrogate.frozen():
+        step = CompiledGradient(CAPTURED)
+        step(surrogate, objective, batch, point)
+        assert step.graph is not None
+        other = Batch(batch.x, batch.target.flip(0), batch.clean.flip(0), 0, batch.margin, batch.scale)
+        found = [step(surrogate, objective, other, point - shift) for shift in (0.2, 0.3)]
+        for shift, each in zip((0.2, 0.3), found, strict=True):
+            expected = attack_gradient(surrogate, objective, other, point - shift)
+            torch.testing.assert_close(each.values, expected.values)
+            torch.testing.assert_close(each.gradient, expected.gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
+def test_captured_and_plain_fits_agree_and_the_next_fit_has_its_own_graph(loader: Batches) -> None:
+    torch.manual_seed(0)
+    layers = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 4)
+    net = nn.Sequential(*layers).eval().cuda()
+    how = [
+        upi.UPIGrad(net, eps=1.0, steps=5, prediction_price=0.5, compile=mode) for mode in (CAPTURED, False)
+    ]
+    for factor in (1.0, -0.5):
+        layers[0].load_state_dict({k: factor * v for k, v in layers[0].state_dict().items()})
+        torch.testing.assert_close(*[each.fit(loader).delta for each in how], rtol=1e-4, atol=1e-5)
+
+
+def test_a_captured_step_copies_what_it_is_given_and_keeps_nothing_of_the_fit_before(
+    monkeypatch: pytest.MonkeyPatch, relu_net: nn.Module
+) -> None:
+    """Without a GPU: a step that computes in place stands for the graph."""
+    module, made = importlib.import_module("upi.attacks.support.compiled"), []
+
+    def stand_in(step: Step, tensors: dict[str, Tensor]) -> Step:
+        held = {name: value.clone() for name, value in tensors.items()}
+        found = step(held)
+        made.append(1)
+
+        def again(given: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+            for name, value in given.items():
+                held[name].copy_(value)
+            for there, value in zip(found, step(held), strict=True):
+                there.copy_(value)
+            return found
+
+        return again
+
+    monkeypatch.setattr(module, "captured", stand_in)
+    objective = OBJECTIVES["priced"]
+    model, batch, point = _problem(relu_net, objective)
+    step = CompiledGradient(CAPTURED)
+    with model.frozen():
+        step(model, objective, batch, point)
+        found = [step(model, objective, batch, point - shift) for shift in (0.2, 0.3)]
+        for shift, each in zip((0.2, 0.3), found, strict=True):
+            torch.testing.assert_close(
+                each.gradient, attack_gradient(model, objective, batch, point - shift).gradient
+            )
+        assert len(made) == 1
+        step.again()(model, objective, batch, point)
+    assert len(made) == 2
+
+
+def test_a_captured_step_needs_a_gpu_and_says_so(relu_net: nn.Module, loader: Batches) -> None:
+    attack = upi.UPIGrad(relu_net, eps=1.0, steps=2, compile=CAPTURED)
+    with pytest.warns(FallbackWarning, match="CUDA graphs need the network on a CUDA device, it is on cpu"):
+        found = attack.fit(loader)
+    torch.testing.assert_close(found.delta, upi.UPIGrad(relu_net, eps=1.0, steps=2).fit(loader).delta)
+
+
+def test_by_itself_a_step_is_captured_on_a_gpu_alone_and_says_nothing(
+    monkeypatch: pytest.MonkeyPatch, relu_net: nn.Module, loader: Batches
+) -> None:
+    module = importlib.import_module("upi.attacks.support.compiled")
+    attack = upi.UPIGrad(relu_net, eps=1.0, steps=2)
+    assert attack.compile == "auto"
+    called = []
+    monkeypatch.setattr(module, "captured", lambda *given: called.append(given))
+    here = attack.fit(loader).delta
+    assert called == []
+    objective = OBJECTIVES["gradient"]
+    model, batch, point = _problem(relu_net, objective)
+
+    class Elsewhere(CompiledGradient):
+        """Whose batches say that they are on a GPU."""
+
+        def __call__(self, *given: Any) -> Any:
+            return self._check(*given)
+
+    with model.frozen():
+        found = Elsewhere("auto")(model, objective, batch, point)  # the stand-in fails: no warning
+        assert len(called) == 1
+        torch.testing.assert_close(found.gradient, attack_gradient(model, objective, batch, point).gradient)
+    torch.testing.assert_close(here, upi.UPIGrad(relu_net, eps=1.0, steps=2, compile=False).fit(loader).delta)
+
+
 def test_an_unknown_mode_is_refused(relu_net: nn.Module) -> None:
-    with pytest.raises(ConfigError, match="unknown compile mode 'fast'; known: default"):
+    with pytest.raises(ConfigError, match="unknown compile mode 'fast'; known: auto, cuda-graph, default"):
         upi.UPIGrad(relu_net, eps=1.0, compile="fast")
 
 

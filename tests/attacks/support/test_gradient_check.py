@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import upi
 from tests.conftest import Batches, images
-from upi.attacks.support.gradient_check import TOLERANCE, difference, fast_derivatives_agree
+from upi.attacks.support.gradient_check import TOLERANCE, _at_noise, difference, fast_derivatives_agree
 from upi.attacks.support.gradients import NODES, Gradients, _parts, gradients
 from upi.attacks.support.objective import MapChange, explained_batch
 from upi.core.errors import FallbackWarning
@@ -48,6 +48,33 @@ class Normed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(F.relu(self.norm(self.conv(x))).square().mean((2, 3)))
+
+
+class Digits(nn.Module):
+    """A network that loses digits: its batch norm takes away a mean that hides them, unless it is folded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.norm = nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.head = nn.Linear(4, 3)
+        nn.init.constant_(self.conv.bias, 3e5)  # type: ignore[arg-type]
+        self.norm.load_state_dict({**self.norm.state_dict(), "running_mean": torch.full((4,), 3e5)})
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.relu(self.norm(self.conv(x))).square().mean((2, 3)))
+
+
+def test_digits_that_the_network_loses_are_not_the_kernels_fault() -> None:
+    model, objective, x = upi.Classifier(Digits().eval()), _objective(Gradient()), images(4)
+    found = [_at_noise(model, objective, x, 20.0, fast=fast) for fast in (False, True)]
+    assert difference(*found) > TOLERANCE
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert fast_derivatives_agree(model, objective, x, 20.0)
+    model.net.double()
+    exact = _at_noise(model, objective, x.double(), 20.0, fast=False)
+    assert difference(exact, found[1]) < difference(exact, found[0])
 
 
 def test_the_kernels_are_trusted_silently_where_they_agree(relu_net: nn.Module) -> None:

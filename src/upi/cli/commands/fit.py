@@ -53,11 +53,13 @@ def fit(
         int, typer.Option(min=0, help="Also write the span of this many leading directions; 0 for none.")
     ] = 0,
     compile_step: Annotated[
-        bool,
+        bool | None,
         typer.Option(
-            "--compile/--no-compile", help="Compile the attack's step: for GPUs, takes a minute at first."
+            "--compile/--no-compile",
+            help="Compile the attack's step, which takes a minute; or not even capture it on a GPU, "
+            "as is done by default.",
         ),
-    ] = False,
+    ] = None,
 ) -> None:
     """Find one pattern that changes the saliency map of every image, on the fit split.
 
@@ -73,7 +75,7 @@ def fit(
         steps=steps,
         prediction_price=prediction_price,
         clip=clip,
-        compile=compile_step,
+        compile="auto" if compile_step is None else compile_step,
     )
     if not method:
         raise ConfigError("name at least one --method")

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
+from upi.network.kernels.fused import SILU_BACK
+
 
 def _curvature(x: Tensor) -> Tensor:
     """y'' in a new tensor; not for being differentiated."""
@@ -52,6 +54,9 @@ class _Sloped(Function):
             (found,) = torch.autograd.grad(F.silu(x), x, grad, create_graph=True)
             by_grad, by_x = torch.autograd.grad(found, (grad, x), back, create_graph=True)
             return by_grad, by_x
+        fused = SILU_BACK.of(back, grad, x)
+        if fused is not None:
+            return fused[0], fused[1]
         return torch.ops.aten.silu_backward(back, x), _curvature(x).mul_(grad).mul_(back)
 
 

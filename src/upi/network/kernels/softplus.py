@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from upi.core.errors import ModelError
+from upi.network.kernels.fused import FAR_CLAMP, SLOPE, SOFTPLUS, SOFTPLUS_BACK
 
 #: |beta x| beyond which the sigmoid stays as it is, 1.4e-11 or 4e-18 from 0 or 1. Left to themselves its
 #: tails, and the products of several of them, become denormal numbers, with which every later operation
@@ -33,7 +34,15 @@ def _value(x: Tensor, beta: float) -> Tensor:
 
 
 def _both(x: Tensor, beta: float, *, inplace: bool = False) -> tuple[Tensor, Tensor]:
-    """Softplus, in place of ``x`` or new, and its derivative sigmoid(beta x) without denormal tails."""
+    """Softplus, in place of ``x`` or new, and its derivative sigmoid(beta x) without denormal tails.
+
+    On a GPU, where denormal numbers cost nothing, tails are as they come.
+    """
+    fused = (SLOPE if inplace else SOFTPLUS).of(x, beta=beta)
+    if fused is not None and inplace:
+        return torch.ops.aten.softplus.out(x, beta, _tail(x), out=x), fused[0]
+    if fused is not None:
+        return fused[0], fused[1]
     edge = -_tail(x) / beta
     low = x.clamp_min_(edge) if inplace else x.clamp_min(edge)
     slope = (low * beta).sigmoid_()
@@ -66,6 +75,9 @@ class _Softplus(Function):
         if torch.is_grad_enabled():  # a third derivative is wanted: say it in terms autograd knows
             second = ctx.beta * bend * slope * (1 - slope)
             return (second if grad is None else second + grad * slope), None, None
+        fused = None if grad is None else SOFTPLUS_BACK.of(grad, bend, slope, beta=ctx.beta)
+        if fused is not None:
+            return fused[0], None, None
         second = torch.ops.aten.sigmoid_backward(bend, slope).mul_(ctx.beta)
         return (second if grad is None else second.addcmul_(grad, slope)), None, None
 
@@ -85,6 +97,9 @@ def _far_clamp(x: Tensor, low: float, high: float, beta: float) -> tuple[Tensor,
     """The same where the limits do not see each other: with the middle c, half the width w and
     t = w - |x - c|, the value is c + sign(x - c) (w - softplus(t)): one softplus, at the nearer limit."""
     middle, half = (high + low) / 2, (high - low) / 2
+    fused = FAR_CLAMP.of(x, middle=middle, half=half, beta=beta)
+    if fused is not None:
+        return fused[0], fused[1], fused[2]
     off = x - middle
     inner, slope = _both(off.abs().neg_().add_(half), beta, inplace=True)
     out = inner.neg_().add_(half).copysign_(off).add_(middle)
