@@ -1,8 +1,8 @@
 """Exact leading eigenpairs of stored rows, or of a dense matrix where rows cannot be kept.
 
-Small problems are decomposed densely in float64. Larger ones are iterated on the stored rows,
-from the side that is shorter, until the residuals leave nothing to improve: a dense decomposition of a
-few thousand rows would take longer than computing them.
+Rows that are fewer than their entries are decomposed by their products (``upi.linalg.span``). Other small
+problems are decomposed densely in float64, larger ones iterated on the stored rows, from the side that is
+shorter, until the residuals leave nothing to improve.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from upi.linalg.difference import Difference, MatrixDifference, signed_leading
 from upi.linalg.krylov import krylov
 from upi.linalg.operator import Operator, RowOperator, Term
 from upi.linalg.result import EigenResult
+from upi.linalg.span import Weighted, from_products
 from upi.linalg.storage import RowStore, require_disk
 
 #: Largest dense matrix side: 12,288 = 3 x 64 x 64, 1.2 GB in float64.
@@ -28,6 +29,8 @@ DENSE_SIDE = 512
 STORED = 2 * 2**30
 #: Bytes of rows that are looked at together where they are in a file.
 PIECE = 256 * 2**20
+#: Rows whose products are decomposed; four matrices of this side take 1.2 GB in float64.
+PRODUCTS = 6_144
 #: Relative residual at which an iterated pair counts as exact: the error of its value is the square.
 RESIDUAL = 1e-5
 #: Columns of the Krylov space at the most.
@@ -92,6 +95,11 @@ def _dense(rows: Tensor, components: int, keep: int) -> EigenResult:
 
 
 def _from_rows(rows: Tensor, components: int, keep: int) -> EigenResult:
+    if len(rows) <= min(rows.shape[1], PRODUCTS):
+        whole = Weighted(rows, 1 / len(rows))
+        found = from_products([whole], components=components, keep=keep, tolerance=RESIDUAL)
+        if found is not None:
+            return found
     if min(rows.shape) > DENSE_SIDE:
         stored = _Stored(rows)
         leading = krylov(stored, components=components, keep=keep, rank=RANK, tolerance=RESIDUAL, pairs=keep)
@@ -140,6 +148,11 @@ def _difference(operator: Difference, components: int, keep: int) -> EigenResult
         second.add(others)
     wanted, forbidden = first.matrix(), second.matrix()
     count = len(wanted)
+    sides = Weighted(wanted, 1 / count), Weighted(forbidden, -operator.price / max(1, len(forbidden)))
+    if count + len(forbidden) <= min(operator.dim, PRODUCTS):
+        found = from_products(sides, components=components, keep=keep, tolerance=RESIDUAL)
+        if found is not None:
+            return found
     if min(count + len(forbidden), operator.dim) > DENSE_SIDE:
         pieces = max(1, min(len(wanted), len(forbidden), (first.size + second.size) // PIECE))
         stored = MatrixDifference(wanted, forbidden, operator.price, blocks=pieces)
