@@ -243,6 +243,7 @@ def test_by_itself_a_step_is_captured_on_a_gpu_alone_and_says_nothing(
     assert attack.compile == "auto"
     called = []
     monkeypatch.setattr(module, "captured", lambda *given: called.append(given))
+    assert attack.gradient_function is not attack.gradient_function  # each fit has its own graph
     here = attack.fit(loader).delta
     assert called == []
     objective = OBJECTIVES["gradient"]
