@@ -47,6 +47,16 @@ def test_help_is_the_same(arguments: list[str]) -> None:
         ["audit", "--fits", "0"],
         ["reproduce"],
         ["transfer", "--n-fit", "-1"],
+        ["fit", "--model", "a", "--saliency", "gradeint"],
+        ["fit", "--model", "a", "--dissimilarity", "l2"],
+        ["fit", "--model", "a", "--norm", "l3"],
+        ["fit", "--model", "a", "--preset", "papers"],
+        ["fit", "--model", "a", "--method", "upi-grad", "--method", "upi-pac"],
+        ["audit", "--saliency", "gradient", "--saliency", "grad-cam"],
+        ["evaluate", "--preset", "own", "--perturbation", "a", "--model", "b"],
+        ["transfer", "--saliency", "x", "--model", "b", "--perturbation", "a"],
+        ["harden", "--model", "a", "--defence", "none"],
+        ["reproduce", "mnist", "--preset", "own"],
         ["fti"],
         ["compare"],
     ],
@@ -56,6 +66,13 @@ def test_refusals_are_the_same(arguments: list[str]) -> None:
     light, real, code, other = both(arguments)
     assert light == real
     assert code == other == 2
+
+
+def test_a_name_that_is_none_is_said_with_those_that_are() -> None:
+    light, _, code, _ = both(["fit", "--model", "a", "--saliency", "gradeint"])
+    assert code == 2
+    assert "unknown saliency map 'gradeint'; known:" in light
+    assert "grad_cam" in light
 
 
 def called(*arguments: str) -> subprocess.CompletedProcess[str]:

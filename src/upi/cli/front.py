@@ -17,6 +17,8 @@ from typing import Annotated, Any
 import typer
 from typer.models import ArgumentInfo, OptionInfo
 
+from upi.cli.choices import one_of
+
 SPEC = Path(__file__).parent / "commands.json"
 #: Types of options by their names in the file.
 TYPES: dict[str, Any] = {"str": str, "int": int, "float": float, "bool": bool, "Path": Path}
@@ -48,12 +50,15 @@ def _parameter(name: str, words: dict[str, Any]) -> Parameter:
     kind: Any = base
     kind = list[kind] if words["list"] else kind
     kind = kind | None if words["optional"] else kind
-    info = (ArgumentInfo if words["argument"] else OptionInfo)(**{"default": ..., **words["words"]})
+    given = {"default": ..., **words["words"]}
+    if "choices" in given:
+        given["callback"] = one_of(*given.pop("choices"))
+    info = (ArgumentInfo if words["argument"] else OptionInfo)(**given)
     if words["required"]:
         default = Parameter.empty
     else:
-        given = words["default"]
-        default = base(given) if given is not None and not words["list"] else given
+        usual = words["default"]
+        default = base(usual) if usual is not None and not words["list"] else usual
     return Parameter(name, Parameter.KEYWORD_ONLY, annotation=Annotated[kind, info], default=default)
 
 

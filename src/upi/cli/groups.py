@@ -9,6 +9,7 @@ import typer
 from pydantic import Field
 
 from upi.attacks.protocol import PROTOCOLS
+from upi.cli.choices import one_of
 from upi.cli.expand import OptionGroup
 from upi.cli.record import use_file
 from upi.core.devices import device_of
@@ -20,10 +21,14 @@ from upi.models.classifiers import load_classifier, preprocess_of
 from upi.models.registry import forms
 from upi.network.classifier import Classifier
 from upi.network.outputs import place_of
+from upi.perturbation.ball import NORMS
 from upi.saliency import MAPS
 
 SALIENCY = f"{MAPS.list()}."
 PRESET = f"{' or '.join(PROTOCOLS)}; paper: maps of the softmax output and no surrogate, as published."
+KNOWN_MAP = one_of(MAPS.kind, MAPS)
+KNOWN_DISSIMILARITY = one_of(DISSIMILARITIES.kind, DISSIMILARITIES)
+KNOWN_PRESET, KNOWN_NORM = one_of("preset", PROTOCOLS), one_of("norm", NORMS)
 
 
 class RunOptions(OptionGroup):
@@ -216,9 +221,11 @@ class MapOptions(OptionGroup):
 
     panel: ClassVar[str] = "Explanation"
 
-    saliency: Annotated[str, typer.Option(help=SALIENCY)] = "gradient"
-    dissimilarity: Annotated[str, typer.Option(help=f"{DISSIMILARITIES.list()}.")] = "relative_l2"
-    preset: Annotated[str, typer.Option(help=PRESET)] = "protocol"
+    saliency: Annotated[str, typer.Option(help=SALIENCY, callback=KNOWN_MAP)] = "gradient"
+    dissimilarity: Annotated[
+        str, typer.Option(help=f"{DISSIMILARITIES.list()}.", callback=KNOWN_DISSIMILARITY)
+    ] = "relative_l2"
+    preset: Annotated[str, typer.Option(help=PRESET, callback=KNOWN_PRESET)] = "protocol"
 
 
 class BallOptions(OptionGroup):
@@ -226,7 +233,9 @@ class BallOptions(OptionGroup):
 
     panel: ClassVar[str] = "Perturbation"
 
-    norm: Annotated[str, typer.Option(help="Norm of the perturbation: l2 or linf.")] = "l2"
+    norm: Annotated[str, typer.Option(help="Norm of the perturbation: l2 or linf.", callback=KNOWN_NORM)] = (
+        "l2"
+    )
     eps: Annotated[str, typer.Option(help="Largest norm, in units of [0, 1] images; 8/255 is accepted.")] = (
         "2.0"
     )

@@ -26,14 +26,17 @@ def _plain(value: Any) -> Any:
 
 
 def _words(info: ParameterInfo) -> dict[str, Any]:
-    """What an option was declared with, as far as it is not usual; callbacks stay with the commands.
+    """What an option was declared with, as far as it is not usual; of callbacks only ``one_of`` goes along.
 
     ``default`` is where typer keeps the first of an option's own names.
     """
     usual = vars(type(info)(default=...))
     skipped = ("callback", "is_eager")
+    choices = getattr(info.callback, "choices", None)
     own = {key: value for key, value in vars(info).items() if key not in skipped and value != usual[key]}
-    return {key: _plain(value) for key, value in own.items()}
+    return {key: _plain(value) for key, value in own.items()} | (
+        {"choices": _plain(choices)} if choices else {}
+    )
 
 
 def _parameter(parameter: Parameter) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import typer
 from upi.audit.file import initial, schema
 from upi.cli.auditing import run_audit, settings_of
 from upi.cli.console import console
+from upi.cli.groups import KNOWN_DISSIMILARITY, KNOWN_MAP, KNOWN_NORM
 from upi.cli.registry import command
 from upi.core.engine import FORMS, engine_of
 from upi.core.errors import ConfigError, RunFolderError
@@ -43,13 +44,21 @@ def audit(
     ] = None,
     saliency: Annotated[
         list[str] | None,
-        typer.Option(help=f"Repeat for several: {MAPS.list()}.", rich_help_panel="Explanation"),
+        typer.Option(
+            help=f"Repeat for several: {MAPS.list()}.", callback=KNOWN_MAP, rich_help_panel="Explanation"
+        ),
     ] = None,
     dissimilarity: Annotated[
-        str | None, typer.Option(help=f"{DISSIMILARITIES.list()}.", rich_help_panel="Explanation")
+        str | None,
+        typer.Option(
+            help=f"{DISSIMILARITIES.list()}.", callback=KNOWN_DISSIMILARITY, rich_help_panel="Explanation"
+        ),
     ] = None,
     norm: Annotated[
-        list[str] | None, typer.Option(help="l2 or linf; repeat for both.", rich_help_panel="Perturbation")
+        list[str] | None,
+        typer.Option(
+            help="l2 or linf; repeat for both.", callback=KNOWN_NORM, rich_help_panel="Perturbation"
+        ),
     ] = None,
     eps: Annotated[
         list[str] | None,

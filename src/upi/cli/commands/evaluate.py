@@ -10,6 +10,9 @@ import typer
 from upi.cli.console import legend, show
 from upi.cli.expand import Defaults
 from upi.cli.groups import (
+    KNOWN_DISSIMILARITY,
+    KNOWN_MAP,
+    KNOWN_PRESET,
     SALIENCY,
     BatchOptions,
     DataOptions,
@@ -41,11 +44,16 @@ def evaluate(
     run: Annotated[RunOptions, Defaults(out=Path("runs/evaluate"))],
     saliency: Annotated[
         str | None,
-        typer.Option(help=f"Map to measure: {SALIENCY} Default: what the perturbations attack."),
+        typer.Option(
+            help=f"Map to measure: {SALIENCY} Default: what the perturbations attack.", callback=KNOWN_MAP
+        ),
     ] = None,
-    dissimilarity: Annotated[str, typer.Option(help=f"{DISSIMILARITIES.list()}.")] = "relative_l2",
+    dissimilarity: Annotated[
+        str, typer.Option(help=f"{DISSIMILARITIES.list()}.", callback=KNOWN_DISSIMILARITY)
+    ] = "relative_l2",
     preset: Annotated[
-        str | None, typer.Option(help="protocol or paper; default: that of the perturbations.")
+        str | None,
+        typer.Option(help="protocol or paper; default: that of the perturbations.", callback=KNOWN_PRESET),
     ] = None,
     per_image_steps: Annotated[int, typer.Option(min=1, help="Updates of the per-image attack.")] = 40,
 ) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from upi.attacks.registry import fitted
+from upi.cli.choices import one_of
 from upi.cli.console import console
 from upi.cli.expand import Defaults
 from upi.cli.groups import (
@@ -24,7 +25,7 @@ from upi.cli.groups import (
 from upi.cli.registry import command
 from upi.cli.session import session
 from upi.core.distributed import sharding
-from upi.core.errors import ConfigError, unknown_name
+from upi.core.errors import ConfigError
 from upi.experiments.fitting import UNIVERSAL, Spec, Splits, fit as fit_one, span_of
 
 
@@ -39,7 +40,10 @@ def fit(
     device: DeviceOptions,
     share: ShareOptions,
     run: Annotated[RunOptions, Defaults(out=Path("runs/fit"))],
-    method: Annotated[list[str], typer.Option(help=f"{', '.join(fitted())}; repeat for several.")] = list(  # noqa: B006
+    method: Annotated[
+        list[str],
+        typer.Option(help=f"{', '.join(fitted())}; repeat for several.", callback=one_of("method", fitted())),
+    ] = list(  # noqa: B006
         UNIVERSAL
     ),
     steps: Annotated[int, typer.Option(min=1, help="Updates of UPI-Grad and class-uap.")] = 200,
@@ -79,9 +83,6 @@ def fit(
     )
     if not method:
         raise ConfigError("name at least one --method")
-    for name in method:
-        if name not in fitted():
-            raise unknown_name("method", name, fitted())
     with sharding(share.shard_size), session(run, resumes=True) as job:
         images = job.images(data, model.preprocess)
         subject = job.subject(model, weights, device, data, images)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from upi.cli.choices import one_of
 from upi.cli.console import console
 from upi.cli.expand import Defaults
 from upi.cli.groups import DataOptions, DeviceOptions, ModelOptions, RunOptions, WeightOptions
@@ -63,7 +64,9 @@ def harden(
     data: Annotated[DataOptions, Defaults(n_test=None)],
     device: DeviceOptions,
     run: Annotated[RunOptions, Defaults(out=Path("runs/harden"))],
-    defence: Annotated[str, typer.Option(help=f"{HELP}.")] = "explanation",
+    defence: Annotated[
+        str, typer.Option(help=f"{HELP}.", callback=one_of("defence", DEFENCES))
+    ] = "explanation",
     strength: Annotated[float | None, typer.Option(min=0, help="Weight of the penalty.")] = None,
     eps: Annotated[float, typer.Option(help="l2 radius that the network learns to bear.")] = 1.0,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 10,

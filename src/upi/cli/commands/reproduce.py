@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from upi.cli.console import console, stages
-from upi.cli.groups import DeviceOptions, ShareOptions
+from upi.cli.groups import KNOWN_PRESET, DeviceOptions, ShareOptions
 from upi.cli.record import shareable, write_record
 from upi.cli.registry import command
 from upi.core.devices import device_of
@@ -94,7 +94,9 @@ def reproduce(
         str,
         typer.Option("--scale", help="small: two cores, at most 90 minutes. full: a GPU, published widths."),
     ] = "small",
-    preset: Annotated[str, typer.Option("--preset", help="protocol, or paper: as published.")] = "protocol",
+    preset: Annotated[
+        str, typer.Option("--preset", help="protocol, or paper: as published.", callback=KNOWN_PRESET)
+    ] = "protocol",
     arch: Architectures = None,
     data_dir: Annotated[
         Path | None,

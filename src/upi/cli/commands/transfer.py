@@ -12,6 +12,7 @@ from rich.table import Table as Grid
 from upi.cli.console import console
 from upi.cli.expand import Defaults, OptionGroup
 from upi.cli.groups import (
+    KNOWN_MAP,
     SALIENCY,
     BatchOptions,
     DataOptions,
@@ -104,7 +105,9 @@ def transfer(
     run: Annotated[RunOptions, Defaults(out=Path("runs/transfer"))],
     saliency: Annotated[
         list[str] | None,
-        typer.Option(help=f"Map to test on, with one network repeat for several: {SALIENCY}"),
+        typer.Option(
+            help=f"Map to test on, with one network repeat for several: {SALIENCY}", callback=KNOWN_MAP
+        ),
     ] = None,
 ) -> None:
     """Measure perturbations on networks, or on maps, that they were not made for.
