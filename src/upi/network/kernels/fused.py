@@ -61,7 +61,8 @@ class Fused:
         if Fused.failed or not all(map(_plain, tensors)) or _traced():
             return None
         try:
-            found = self._kernel(*tensors, **numbers)
+            with torch.cuda.device_of(tensors[0]):  # type: ignore[no-untyped-call]
+                found = self._kernel(*tensors, **numbers)
         except (RuntimeError, AttributeError, ImportError) as error:
             if isinstance(error, RuntimeError) and is_out_of_memory(error):
                 raise
