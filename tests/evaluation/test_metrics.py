@@ -44,6 +44,18 @@ def test_top_100_is_fixed_and_counts_pixels() -> None:
     assert metrics.top_100_overlap(*few).tolist() == [1.0] * 3
 
 
+@pytest.mark.parametrize("side", [12, 60])
+def test_overlaps_count_the_largest_pixels(side: int) -> None:
+    a, b = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(side))
+    share = -(-side * side // 20)
+    for metric, count in ((metrics.top_k_overlap, share), (metrics.top_100_overlap, 100)):
+        expected = []
+        for first, second in zip(a, b, strict=True):
+            tops = [set(np.argsort(-each.flatten().numpy())[:count].tolist()) for each in (first, second)]
+            expected.append(len(tops[0] & tops[1]) / count)
+        np.testing.assert_allclose(metric(Shown(a), Shown(b)).numpy(), expected, rtol=1e-6)
+
+
 def test_maps_with_nan_have_no_rank_correlation_and_constant_ones_have_none_of_kendalls() -> None:
     broken, flat = MOVED.clone(), torch.ones_like(MOVED)
     broken[1, 3, 4] = torch.nan

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import upi
 from tests.conftest import Batches, images
+from upi.attacks.support import gradient_check
 from upi.attacks.support.gradient_check import TOLERANCE, _at_noise, difference, fast_derivatives_agree
 from upi.attacks.support.gradients import NODES, Gradients, _parts, gradients
 from upi.attacks.support.objective import MapChange, explained_batch
@@ -75,6 +77,26 @@ def test_digits_that_the_network_loses_are_not_the_kernels_fault() -> None:
     model.net.double()
     exact = _at_noise(model, objective, x.double(), 20.0, fast=False)
     assert difference(exact, found[1]) < difference(exact, found[0])
+
+
+def test_a_wrong_rule_is_noticed_where_the_network_loses_digits_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though it is no further off than autograd's own way, which only rounds."""
+    right = gradient_check._at_noise
+
+    def wrong(*given: Any, fast: bool) -> Gradients:
+        found = right(*given, fast=fast)
+        return Gradients(found.values, found.gradient * 1.02) if fast else found
+
+    model, objective, x = upi.Classifier(Digits().eval()), _objective(Gradient()), images(4)
+    exact = right(upi.Classifier(Digits().eval().double()), objective, x.double(), 20.0, fast=False)
+    errors = [
+        difference(exact, way(model, objective, x, 20.0, fast=f))
+        for way, f in ((right, False), (wrong, True))
+    ]
+    assert errors[1] < 2 * errors[0]
+    monkeypatch.setattr(gradient_check, "_at_noise", wrong)
+    with pytest.warns(FallbackWarning, match="differs from autograd's by"):
+        assert not fast_derivatives_agree(model, objective, x, 20.0)
 
 
 def test_the_kernels_are_trusted_silently_where_they_agree(relu_net: nn.Module) -> None:
