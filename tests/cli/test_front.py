@@ -73,6 +73,7 @@ def test_a_name_that_is_none_is_said_with_those_that_are() -> None:
     assert code == 2
     assert "unknown saliency map 'gradeint'; known:" in light
     assert "grad_cam" in light
+    assert "did you mean 'gradient'?" in " ".join(light.split())
 
 
 def called(*arguments: str) -> subprocess.CompletedProcess[str]:

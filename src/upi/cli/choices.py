@@ -6,6 +6,7 @@ Guards against a misspelt name that is noticed when images and network are loade
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 from typing import Any
 
 import typer
@@ -23,7 +24,9 @@ def one_of(kind: str, known: Iterable[str]) -> Callable[[Any], Any]:
     def check(value: Any) -> Any:
         for name in value if isinstance(value, (list, tuple)) else [value]:
             if name is not None and name not in names:
-                raise typer.BadParameter(str(unknown_name(kind, name, names)))
+                near = get_close_matches(str(name), names, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise typer.BadParameter(f"{unknown_name(kind, name, names)}{hint}")
         return value
 
     check.choices = kind, names  # type: ignore[attr-defined]
