@@ -12,6 +12,7 @@ from upi.core.placing import placed
 
 
 def test_a_constant_is_moved_once_and_forgotten_with_it() -> None:
+    gc.collect()
     before = len(placing._PLACED)
     constant, like = torch.arange(3, dtype=torch.float64), torch.zeros(2)
     assert placed(constant, constant) is constant

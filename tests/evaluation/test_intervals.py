@@ -66,4 +66,4 @@ def test_resamples_in_pieces_are_as_many(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(module, "DRAWS", 7 * len(values))
     pieces = interval(values, seed=0)
     assert module._means(values[:, None], 0).shape == (RESAMPLES, 1)
-    np.testing.assert_allclose(pieces.ci95, whole.ci95, rtol=0.1)
+    np.testing.assert_allclose(pieces.ci95, whole.ci95, rtol=1e-9)

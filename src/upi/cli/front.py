@@ -20,6 +20,8 @@ from typer.models import ArgumentInfo, OptionInfo
 from upi.cli.choices import one_of
 
 SPEC = Path(__file__).parent / "commands.json"
+#: Folders of the package whose files declare commands, maps, dissimilarities, attacks and defences.
+DECLARING = ("cli/commands", "saliency", "dissimilarity", "attacks", "models")
 #: Types of options by their names in the file.
 TYPES: dict[str, Any] = {"str": str, "int": int, "float": float, "bool": bool, "Path": Path}
 
@@ -41,8 +43,12 @@ class _PassedError(Exception):
 
 
 def command_files() -> list[str]:
-    """Files that declare commands; where they are not those of the written ones, the real commands answer."""
-    return sorted(path.name for path in (Path(__file__).parent / "commands").glob("*.py"))
+    """Files that declare commands, and names that options take; where they are not those of the written ones,
+    the real commands answer."""
+    root = Path(__file__).parents[1]
+    return sorted(
+        str(path.relative_to(root)) for folder in DECLARING for path in (root / folder).glob("*.py")
+    )
 
 
 def _parameter(name: str, words: dict[str, Any]) -> Parameter:

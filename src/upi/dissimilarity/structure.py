@@ -17,6 +17,7 @@ SIDE, DEVIATION = 11, 1.5
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)
 def _band(length: int, size: int) -> Tensor:
     """Matrix (length, length - size + 1) whose columns are the window's line at every place of an axis."""
     offset = torch.arange(size, dtype=torch.float64) - (size - 1) / 2

@@ -95,7 +95,7 @@ def _dense(rows: Tensor, components: int, keep: int) -> EigenResult:
 
 
 def _from_rows(rows: Tensor, components: int, keep: int) -> EigenResult:
-    if len(rows) <= min(rows.shape[1], PRODUCTS):
+    if 0 < len(rows) <= min(rows.shape[1], PRODUCTS):
         whole = Weighted(rows, 1 / len(rows))
         found = from_products([whole], components=components, keep=keep, tolerance=RESIDUAL)
         if found is not None:
@@ -148,8 +148,8 @@ def _difference(operator: Difference, components: int, keep: int) -> EigenResult
         second.add(others)
     wanted, forbidden = first.matrix(), second.matrix()
     count = len(wanted)
-    sides = Weighted(wanted, 1 / count), Weighted(forbidden, -operator.price / max(1, len(forbidden)))
-    if count + len(forbidden) <= min(operator.dim, PRODUCTS):
+    if count and count + len(forbidden) <= min(operator.dim, PRODUCTS):
+        sides = Weighted(wanted, 1 / count), Weighted(forbidden, -operator.price / max(1, len(forbidden)))
         found = from_products(sides, components=components, keep=keep, tolerance=RESIDUAL)
         if found is not None:
             return found

@@ -42,6 +42,7 @@ RULES: dict[str, Callable[[int], Quadrature]] = {
 
 
 @lru_cache(maxsize=32)
+@torch.inference_mode(False)
 def _quadrature(rule: Callable[[int], Quadrature], steps: int) -> tuple[Tensor, Tensor]:
     """Nodes and weights (steps, 1, 1, 1, 1) in float64; remembered, because every call needs the same."""
     nodes, weights = (
@@ -123,9 +124,9 @@ class IntegratedGradients:
     def _baseline(self, x: Tensor) -> Tensor:
         if isinstance(self.baseline, str):
             return BASELINES[self.baseline](x)
-        if isinstance(self.baseline, Tensor):
-            return self.baseline.to(x).expand_as(x)
-        return torch.full_like(x, self.baseline)
+        if isinstance(self.baseline, (int, float)):
+            return torch.full_like(x, self.baseline)
+        return torch.as_tensor(self.baseline, dtype=x.dtype, device=x.device).expand_as(x)
 
     def attribution(self, model: Network, x: Tensor, target: Tensor) -> Tensor:
         """Signed attributions (N, C, H, W) before reduction and normalisation."""

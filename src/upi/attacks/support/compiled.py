@@ -164,7 +164,8 @@ class CompiledGradient:
             graph = self._made(model, objective, batch, perturbed)
             error = difference(plain, self._run(graph, batch, perturbed))
         except Exception as failure:  # compilers fail in many ways; the warning says in which
-            self._given_up(f"the step could not be compiled: {str(failure).splitlines()[0][:200]}")
+            reason = (str(failure).splitlines() or [type(failure).__name__])[0]
+            self._given_up(f"the step could not be compiled: {reason[:200]}")
             return plain
         if error > TOLERANCE:
             self._given_up(f"the compiled attack gradient differs from the plain one by {error:.1%}")

@@ -58,7 +58,7 @@ class Fused:
 
     def of(self, *tensors: Tensor, **numbers: float) -> tuple[Tensor, ...] | None:
         """The results for tensors of one shape and type, or None where the formula cannot be one kernel."""
-        if Fused.failed or not all(map(_plain, tensors)) or _traced():
+        if Fused.failed or not all(map(_plain, tensors)) or _traced() or not _alike(tensors):
             return None
         try:
             with torch.cuda.device_of(tensors[0]):  # type: ignore[no-untyped-call]
@@ -67,14 +67,20 @@ class Fused:
             if isinstance(error, RuntimeError) and is_out_of_memory(error):
                 raise
             Fused.failed = True
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
             warnings.warn(
-                f"element-wise kernels could not be compiled ({str(error).splitlines()[0][:200]}); taking "
+                f"element-wise kernels failed ({reason[:200]}); taking "
                 "PyTorch's operations one by one, which is slower",
                 FallbackWarning,
                 stacklevel=2,
             )
             return None
         return (found,) if isinstance(found, Tensor) else tuple(found)
+
+
+def _alike(tensors: tuple[Tensor, ...]) -> bool:
+    """Whether all have one shape, type and device."""
+    return len({(each.shape, each.dtype, each.device) for each in tensors}) == 1
 
 
 def _traced() -> bool:
