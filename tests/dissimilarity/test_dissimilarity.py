@@ -88,6 +88,28 @@ def test_ssim_equals_a_loop_over_windows() -> None:
         )
 
 
+def test_ssim_is_as_exact_whatever_precision_products_are_taken_in() -> None:
+    clean, moved = _maps(0).float(), (_maps(0) + 1e-3 * _maps(1)).float()
+    expected = structural_similarity(clean.double(), moved.double())
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        found = structural_similarity(clean, moved)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-6)
+
+
+def test_ssim_has_a_gradient_after_it_was_taken_in_inference_mode() -> None:
+    maps = torch.rand(2, 1, 19, 23, dtype=torch.float64)  # a size that no other test has
+    with torch.inference_mode():
+        structural_similarity(maps[0], maps[1])
+    point = maps[1].clone().requires_grad_()
+    (slope,) = torch.autograd.grad(structural_similarity(maps[0], point).sum(), point)
+    assert bool(slope.any())
+
+
 def test_top_k_is_the_share_of_top_mass_that_left() -> None:
     clean = torch.zeros(1, 10, 10)
     clean[0, 0, :5] = 0.2

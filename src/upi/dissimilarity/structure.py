@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from upi.core.placing import placed
 from upi.dissimilarity.norms import safe
 from upi.dissimilarity.registry import DISSIMILARITIES
 
@@ -16,28 +15,27 @@ from upi.dissimilarity.registry import DISSIMILARITIES
 SIDE, DEVIATION = 11, 1.5
 
 
-@lru_cache(maxsize=16)
-@torch.inference_mode(False)
-def _band(length: int, size: int) -> Tensor:
-    """Matrix (length, length - size + 1) whose columns are the window's line at every place of an axis."""
-    offset = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
-    line = torch.exp(-offset.square() / (2 * DEVIATION**2))
-    band = torch.zeros(length, length - size + 1, dtype=torch.float64)
-    places = torch.arange(band.shape[1])
-    for step, weight in enumerate(line / line.sum()):
-        band[places + step, places] = weight
-    return band
+def _line(size: int) -> list[float]:
+    """The window's line: it is the product of two such."""
+    weights = [math.exp(-((place - (size - 1) / 2) ** 2) / (2 * DEVIATION**2)) for place in range(size)]
+    return [weight / sum(weights) for weight in weights]
 
 
 def _blurred(maps: Tensor) -> Tensor:
     """Means (..., H', W') over the window at every place inside of maps (..., H, W).
 
-    The window is a product of two lines, and a matrix product with all places of a line costs an eighth of
-    a convolution at 224 pixels and a quarter at 512.
+    Weighted sums of shifted maps, axis by axis: an eighth of the time of a convolution, and as exact however
+    PyTorch is told to take products of float32 (``torch.set_float32_matmul_precision``), which matters where
+    variances are differences of means.
     """
-    size = min(SIDE, *maps.shape[-2:])
-    high, wide = (placed(_band(length, size), maps) for length in maps.shape[-2:])
-    return high.T @ (maps @ wide)
+    first, *others = _line(min(SIDE, *maps.shape[-2:]))
+    for axis in (-1, -2):
+        places = maps.shape[axis] - len(others)
+        blurred = first * maps.narrow(axis, 0, places)
+        for shift, weight in enumerate(others, 1):
+            blurred.add_(maps.narrow(axis, shift, places), alpha=weight)
+        maps = blurred
+    return maps
 
 
 @dataclass(frozen=True)
