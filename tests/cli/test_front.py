@@ -10,8 +10,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from upi.attacks import ATTACKS
 from upi.cli import front, spec
 from upi.cli.app import app
+from upi.cli.registry import COMMANDS
+from upi.datasets.registry import DATASETS
+from upi.dissimilarity import DISSIMILARITIES
+from upi.models.registry import SOURCES
+from upi.saliency import MAPS
 
 pytestmark = pytest.mark.slow
 KNOWN = json.loads(front.SPEC.read_text())["commands"]
@@ -68,12 +74,20 @@ def test_refusals_are_the_same(arguments: list[str]) -> None:
     assert code == other == 2
 
 
-def test_a_name_that_is_none_is_said_with_those_that_are() -> None:
-    light, _, code, _ = both(["fit", "--model", "a", "--saliency", "gradeint"])
-    assert code == 2
-    assert "unknown saliency map 'gradeint'; known:" in light
-    assert "grad_cam" in light
-    assert "did you mean 'gradient'?" in " ".join(light.split())
+def test_a_name_that_is_none_is_said_with_the_nearest_or_with_those_that_are() -> None:
+    for given, said in (("gradeint", "'gradeint'; did you mean 'gradient'?"), ("x", "'x' (known: ")):
+        light, _, code, _ = both(["fit", "--model", "a", "--saliency", given])
+        assert code == 2
+        assert f"unknown saliency map {said}" in " ".join(light.split())
+
+
+def test_every_file_that_may_bring_a_name_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = front.command_files()
+    for registry in (MAPS, DISSIMILARITIES, ATTACKS, COMMANDS, SOURCES, DATASETS):
+        folder = Path(*registry.package.split(".")[1:])
+        assert any(Path(name).parent == folder for name in known), registry.package
+    monkeypatch.setattr(front, "command_files", lambda: [*known, "saliency/own.py"])
+    front.check(["fit", "--model", "a", "--saliency", "own"])  # left to the commands, which know it
 
 
 def called(*arguments: str) -> subprocess.CompletedProcess[str]:

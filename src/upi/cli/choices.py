@@ -6,12 +6,11 @@ Guards against a misspelt name that is noticed when images and network are loade
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from difflib import get_close_matches
 from typing import Any
 
 import typer
 
-from upi.core.errors import unknown_name
+from upi.core.naming import nearest
 
 
 def one_of(kind: str, known: Iterable[str]) -> Callable[[Any], Any]:
@@ -24,9 +23,7 @@ def one_of(kind: str, known: Iterable[str]) -> Callable[[Any], Any]:
     def check(value: Any) -> Any:
         for name in value if isinstance(value, (list, tuple)) else [value]:
             if name is not None and name not in names:
-                near = get_close_matches(str(name), names, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise typer.BadParameter(f"{unknown_name(kind, name, names)}{hint}")
+                raise typer.BadParameter(f"unknown {kind} {name!r}{nearest(str(name), names)}")
         return value
 
     check.choices = kind, names  # type: ignore[attr-defined]

@@ -20,8 +20,8 @@ from typer.models import ArgumentInfo, OptionInfo
 from upi.cli.choices import one_of
 
 SPEC = Path(__file__).parent / "commands.json"
-#: Folders of the package whose files declare commands, maps, dissimilarities, attacks and defences.
-DECLARING = ("cli/commands", "saliency", "dissimilarity", "attacks", "models")
+#: Folders of the package whose files declare commands and what their options take.
+DECLARING = ("cli/commands", "saliency", "dissimilarity", "attacks", "models", "datasets")
 #: Types of options by their names in the file.
 TYPES: dict[str, Any] = {"str": str, "int": int, "float": float, "bool": bool, "Path": Path}
 
@@ -43,8 +43,7 @@ class _PassedError(Exception):
 
 
 def command_files() -> list[str]:
-    """Files that declare commands, and names that options take; where they are not those of the written ones,
-    the real commands answer."""
+    """Files that declare commands, and what options take; with others than were written, commands answer."""
     root = Path(__file__).parents[1]
     return sorted(
         str(path.relative_to(root)) for folder in DECLARING for path in (root / folder).glob("*.py")

@@ -43,9 +43,7 @@ def fit(
     method: Annotated[
         list[str],
         typer.Option(help=f"{', '.join(fitted())}; repeat for several.", callback=one_of("method", fitted())),
-    ] = list(  # noqa: B006
-        UNIVERSAL
-    ),
+    ] = list(UNIVERSAL),  # noqa: B006
     steps: Annotated[int, typer.Option(min=1, help="Updates of UPI-Grad and class-uap.")] = 200,
     prediction_price: Annotated[
         float, typer.Option(min=0.0, help="Price on changing the prediction; 0 for none.")
