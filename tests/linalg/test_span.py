@@ -77,3 +77,7 @@ def test_gram_goes_over_stored_rows_a_few_times_only(monkeypatch: pytest.MonkeyP
     wanted, forbidden = _rows(600, 2000, 1), _rows(300, 2000, 2)
     assert gram(MatrixRows(wanted)).converged
     assert gram(MatrixDifference(wanted, forbidden, 0.5)).converged
+
+
+def test_no_rows_have_no_values() -> None:
+    assert gram(MatrixRows(torch.zeros(0, 10))).values.numel() in (0, 10)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from upi import dissimilarity as dissimilarities, saliency as maps
 from upi.attacks.protocol import Protocol, resolve
 from upi.attacks.support.ascent import Rule, StepRule
-from upi.attacks.support.compiled import AUTO, CAPTURED, MODES, CompiledGradient
+from upi.attacks.support.compiled import AUTO, MODES, CompiledGradient
 from upi.attacks.support.gradient_check import fast_derivatives_agree, require_right_gradient
 from upi.attacks.support.gradients import GradientFunction, attack_gradient
 from upi.attacks.support.objective import MapChange, Objective
@@ -205,12 +205,7 @@ class IterativeAttack(Attack):
 
     @property
     def gradient_function(self) -> GradientFunction:
-        """How one batch's gradients are computed: plain, or compiled, anew where the network changed.
-
-        A captured graph holds a step's memory on the GPU: it ends with the fit that asked for it.
-        """
-        if self.compile in (AUTO, CAPTURED):
-            return CompiledGradient(str(self.compile))
+        """How one batch's gradients are computed: plain, or as a graph, anew where the network changed."""
         return attack_gradient if self._compiled is None else self._compiled.again()
 
     @cached_property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from upi.core.errors import ConfigError
+from upi.core.errors import ConfigError, first_line
 
 
 def device_of(name: str) -> torch.device:
@@ -18,4 +18,4 @@ def device_of(name: str) -> torch.device:
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device {name}: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"device {name}: {first_line(error)}") from error

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from upi.core.errors import ConfigError, WorkerError
+from upi.core.errors import ConfigError, WorkerError, first_line
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -159,7 +159,7 @@ def _through_ray(address: str, function: Callable[[T], R], items: Sequence[T]) -
             done, waiting = ray.wait(waiting, num_returns=1)
             yield from ray.get(done)
     except (RayError, ConnectionError) as error:
-        raise WorkerError(f"ray://{address}: {str(error).splitlines()[0]}") from error
+        raise WorkerError(f"ray://{address}: {first_line(error)}") from error
     finally:
         if own:
             ray.shutdown()

@@ -70,6 +70,11 @@ class RunFolderError(UPIError, OSError):
     """A run folder exists already, is incomplete, or cannot be written."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or the name of its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> ConfigError:
     """Build the error for a name that is not registered; it lists the known ones."""
     return ConfigError(f"unknown {kind} {name!r}; known: {', '.join(sorted(known))}")

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from upi.core.errors import ConfigError, ModelError
+from upi.core.errors import ConfigError, ModelError, first_line
 from upi.data.preprocess import INTERPOLATIONS, Preprocess
 from upi.models.registry import SOURCES, ModelSource, Request
 from upi.models.weights import fill
@@ -36,7 +36,7 @@ def _fetched(name: str, what: str, make: Any) -> Any:
     try:
         return make()
     except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         raise ModelError(
             f"hf/{name}: {what} cannot be had: {reason}. On a machine without access give the folder that "
             "save_pretrained wrote, hf/FOLDER"

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from upi.core.errors import ConfigError, ModelError
+from upi.core.errors import ConfigError, ModelError, first_line
 from upi.data.shape import Shape
 from upi.models.registry import ModelSource, Request
 from upi.models.weights import fill
@@ -32,7 +32,7 @@ def fetched(name: str, make: Callable[[], nn.Module]) -> nn.Module:
         return make()
     except (OSError, RuntimeError, ValueError) as error:
         raise ModelError(
-            f"{name}: weights cannot be had: {str(error).splitlines()[0]}. On a machine without access, "
+            f"{name}: weights cannot be had: {first_line(error)}. On a machine without access, "
             "ask for no pretrained network and give a file of weights",
             options=("pretrained", "weights"),
         ) from error

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from upi.core.errors import ArtifactError
+from upi.core.errors import ArtifactError, first_line
 from upi.models.nets.layers import Normalise
 
 
@@ -26,7 +26,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the readers raise many kinds for damaged files
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise ArtifactError(
             f"{path}: not weights that can be read safely (safetensors, or tensors in a .pt file): {reason}"
         ) from error

@@ -8,7 +8,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor, nn
 
-from upi.core.errors import ConfigError, MemoryLimitError, ModelError, UPIError
+from upi.core.errors import ConfigError, MemoryLimitError, ModelError, UPIError, first_line
 from upi.core.memory import is_out_of_memory
 from upi.network.frozen import FrozenNetwork
 from upi.network.identity import REFUSALS, fingerprint, state
@@ -71,7 +71,7 @@ class Classifier(FrozenNetwork):
         except REFUSALS as error:
             if is_out_of_memory(error):
                 raise MemoryLimitError(f"{len(x)} images do not fit in memory: {error}") from error
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            reason = first_line(error)[:200]
             raise ModelError(
                 f"the model cannot run on images of shape {tuple(x.shape[1:])}: {reason}"
             ) from error

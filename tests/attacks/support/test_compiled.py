@@ -228,6 +228,18 @@ def test_a_captured_step_copies_what_it_is_given_and_keeps_nothing_of_the_fit_be
     assert len(made) == 2
 
 
+def test_a_capture_that_fails_without_a_word_is_named_by_its_kind(
+    monkeypatch: pytest.MonkeyPatch, relu_net: nn.Module
+) -> None:
+    def fail(step: Step, tensors: dict[str, Tensor]) -> Step:
+        raise AssertionError
+
+    monkeypatch.setattr(importlib.import_module("upi.attacks.support.compiled"), "captured", fail)
+    model, batch, point = _problem(relu_net, OBJECTIVES["gradient"])
+    with model.frozen(), pytest.warns(FallbackWarning, match="could not be compiled: AssertionError"):
+        CompiledGradient(CAPTURED)(model, OBJECTIVES["gradient"], batch, point)
+
+
 def test_a_captured_step_needs_a_gpu_and_says_so(relu_net: nn.Module, loader: Batches) -> None:
     attack = upi.UPIGrad(relu_net, eps=1.0, steps=2, compile=CAPTURED)
     with pytest.warns(FallbackWarning, match="CUDA graphs need the network on a CUDA device, it is on cpu"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 import pytest
 import torch
@@ -15,8 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import upi
 from tests.conftest import Batches, images
-from upi.attacks.support import gradient_check
-from upi.attacks.support.gradient_check import TOLERANCE, _at_noise, difference, fast_derivatives_agree
+from upi.attacks.support.gradient_check import TOLERANCE, _Probe, difference, fast_derivatives_agree
 from upi.attacks.support.gradients import NODES, Gradients, _parts, gradients
 from upi.attacks.support.objective import MapChange, explained_batch
 from upi.core.errors import FallbackWarning
@@ -67,34 +65,50 @@ class Digits(nn.Module):
         return self.head(F.relu(self.norm(self.conv(x))).square().mean((2, 3)))
 
 
+def _probe(objective: MapChange) -> tuple[upi.Classifier, Tensor, _Probe]:
+    model, x = upi.Classifier(Digits().eval()), images(4)
+    return model, x, _Probe.of(model, objective, x, model.predict(x), 20.0)
+
+
 def test_digits_that_the_network_loses_are_not_the_kernels_fault() -> None:
-    model, objective, x = upi.Classifier(Digits().eval()), _objective(Gradient()), images(4)
-    found = [_at_noise(model, objective, x, 20.0, fast=fast) for fast in (False, True)]
-    assert difference(*found) > TOLERANCE
+    objective = _objective(Gradient())
+    model, x, probe = _probe(objective)
+    own, quick = (probe.gradient(fast=fast) for fast in (False, True))
+    assert difference(own, quick) > TOLERANCE
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert fast_derivatives_agree(model, objective, x, 20.0)
-    model.net.double()
-    exact = _at_noise(model, objective, x.double(), 20.0, fast=False)
-    assert difference(exact, found[1]) < difference(exact, found[0])
+    exact = probe.exact().gradient(fast=False)
+    assert difference(exact, quick) < difference(exact, own)
 
 
-def test_a_wrong_rule_is_noticed_where_the_network_loses_digits_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Though it is no further off than autograd's own way, which only rounds."""
-    right = gradient_check._at_noise
+@pytest.mark.parametrize(
+    ("kind", "factor"),
+    [
+        ("wrong everywhere", 1.02),  # though no further off than autograd's own way, which only rounds
+        ("wrong in float32", 0.0),
+        ("no room for float64", 1.5),
+    ],
+)
+def test_a_wrong_rule_is_noticed_where_the_network_loses_digits_too(
+    kind: str, factor: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = _Probe.gradient
 
-    def wrong(*given: Any, fast: bool) -> Gradients:
-        found = right(*given, fast=fast)
-        return Gradients(found.values, found.gradient * 1.02) if fast else found
+    def wrong(self: _Probe, *, fast: bool) -> Gradients:
+        found, double = right(self, fast=fast), self.moved.dtype == torch.float64
+        if double and kind == "no room for float64":
+            raise torch.OutOfMemoryError("out of memory")
+        spoilt = fast and (kind == "wrong everywhere" or not double)
+        return Gradients(found.values, found.gradient * factor) if spoilt else found
 
-    model, objective, x = upi.Classifier(Digits().eval()), _objective(Gradient()), images(4)
-    exact = right(upi.Classifier(Digits().eval().double()), objective, x.double(), 20.0, fast=False)
-    errors = [
-        difference(exact, way(model, objective, x, 20.0, fast=f))
-        for way, f in ((right, False), (wrong, True))
-    ]
-    assert errors[1] < 2 * errors[0]
-    monkeypatch.setattr(gradient_check, "_at_noise", wrong)
+    objective = _objective(Gradient())
+    model, x, probe = _probe(objective)
+    exact = probe.exact().gradient(fast=False)
+    own, spoilt = probe.gradient(fast=False), wrong(probe, fast=True)
+    near = difference(exact, spoilt) < 2 * difference(exact, own)
+    assert near == (kind != "wrong in float32")  # it is the other conditions that notice
+    monkeypatch.setattr(_Probe, "gradient", wrong)
     with pytest.warns(FallbackWarning, match="differs from autograd's by"):
         assert not fast_derivatives_agree(model, objective, x, 20.0)
 

@@ -19,6 +19,7 @@ from upi.attacks.support.gradient_check import TOLERANCE, difference, fall_back
 from upi.attacks.support.gradients import Gradients, attack_gradient
 from upi.attacks.support.objective import Explained, Objective
 from upi.core.distributed import team
+from upi.core.errors import first_line
 from upi.data.batches import Batch
 
 Tensors = dict[str, Tensor]
@@ -117,10 +118,13 @@ class CompiledGradient:
         self.checked = False
 
     def again(self) -> CompiledGradient:
-        """Itself, about to compare its next step with the plain one."""
+        """For another fit: itself, about to compare its next step with the plain one.
+
+        A captured step is not kept: weights may lie elsewhere by then, and it holds a step's memory.
+        """
+        if self.mode in (AUTO, CAPTURED):
+            return CompiledGradient(self.mode)
         self.checked = False
-        if self.mode in (AUTO, CAPTURED):  # weights may lie elsewhere now
-            self.graph = None
         return self
 
     def __call__(self, model: Explained, objective: Objective, batch: Batch, perturbed: Tensor) -> Gradients:
@@ -164,8 +168,7 @@ class CompiledGradient:
             graph = self._made(model, objective, batch, perturbed)
             error = difference(plain, self._run(graph, batch, perturbed))
         except Exception as failure:  # compilers fail in many ways; the warning says in which
-            reason = (str(failure).splitlines() or [type(failure).__name__])[0]
-            self._given_up(f"the step could not be compiled: {reason[:200]}")
+            self._given_up(f"the step could not be compiled: {first_line(failure)[:200]}")
             return plain
         if error > TOLERANCE:
             self._given_up(f"the compiled attack gradient differs from the plain one by {error:.1%}")

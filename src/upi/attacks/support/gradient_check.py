@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import warnings
 from copy import deepcopy
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from upi.attacks.support.gradients import Gradients, attack_gradient
 from upi.attacks.support.objective import MapChange, Objective, explained_batch
-from upi.core.errors import FallbackWarning, MemoryLimitError, ModelError
+from upi.core.errors import FallbackWarning, MemoryLimitError, ModelError, first_line
 from upi.core.memory import is_out_of_memory, with_fewer
 from upi.core.naming import short_name
 from upi.core.seeding import generator
+from upi.data.batches import Batch
 from upi.network.classifier import Classifier
 from upi.saliency import is_own
 
@@ -85,8 +87,9 @@ def require_right_gradient(network: Classifier, objective: MapChange, x: Tensor,
     try:
         (stated, measured), bound = _in_float64(network, objective, x, beta)
     except (RuntimeError, TypeError, ValueError, AttributeError) as error:
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise ModelError(f"the map {name} cannot be differentiated: {reason}. {remedy}") from error
+        raise ModelError(
+            f"the map {name} cannot be differentiated: {first_line(error)[:200]}. {remedy}"
+        ) from error
     size = torch.linalg.vector_norm(measured)
     gap = torch.linalg.vector_norm(stated - measured)
     wrong = float(gap / size) if size > 0 else float(gap > 0)
@@ -148,52 +151,72 @@ def fast_derivatives_agree(network: Classifier, objective: Objective, x: Tensor,
     return with_fewer(lambda some: _agree(network, objective, some, beta), x[:PROBE])
 
 
-def _at_noise(
-    network: Classifier, objective: Objective, x: Tensor, beta: float | None, *, fast: bool
-) -> Gradients:
-    """The attack gradient next to images, with clean maps by autograd's own way."""
-    noise = SHIFT * torch.randn(x.shape, generator=generator(0, "probe")).to(x)
-    with network.frozen():
-        batch = explained_batch(objective, network.surrogate(beta, fast=False), x, network.predict(x))
-        return attack_gradient(network.surrogate(beta, fast=fast), objective, batch, x + noise)
+@dataclass(frozen=True)
+class _Probe:
+    """A few explained images, and where they are moved to, to compare gradients at."""
+
+    network: Classifier
+    objective: Objective
+    batch: Batch
+    moved: Tensor  # (N, C, H, W)
+    beta: float | None
+
+    @classmethod
+    def of(
+        cls, network: Classifier, objective: Objective, x: Tensor, target: Tensor, beta: float | None
+    ) -> _Probe:
+        """Images ``x`` for classes ``target``, with clean maps by autograd's own way."""
+        noise = SHIFT * torch.randn(x.shape, generator=generator(0, "probe")).to(x)
+        with network.frozen():
+            batch = explained_batch(objective, network.surrogate(beta, fast=False), x, target)
+        return cls(network, objective, batch, x + noise, beta)
+
+    def gradient(self, *, fast: bool) -> Gradients:
+        """The attack gradient, by the quick way or autograd's own."""
+        with self.network.frozen():
+            surrogate = self.network.surrogate(self.beta, fast=fast)
+            return attack_gradient(surrogate, self.objective, self.batch, self.moved)
+
+    def exact(self) -> _Probe:
+        """The same of a copy in float64."""
+        network = Classifier(deepcopy(self.network.net).double(), **self.network.options())
+        x, target = self.batch.x.double(), self.batch.target
+        return _Probe.of(network, self.objective, x, target, self.beta)
 
 
 def _agree(network: Classifier, objective: Objective, some: Tensor, beta: float | None) -> bool:
     remedy = "Classifier(..., fast=False) leaves out the attempt"
-    plain = _at_noise(network, objective, some, beta, fast=False)
+    probe = _Probe.of(network, objective, some, network.predict(some), beta)
+    plain = probe.gradient(fast=False)
     try:
-        quick = _at_noise(network, objective, some, beta, fast=True)
+        quick = probe.gradient(fast=True)
     except (RuntimeError, TypeError, ValueError, AttributeError) as error:
         if is_out_of_memory(error):
             raise
-        fall_back(f"the fast derivatives do not work on this network: {error}".splitlines()[0], remedy)
+        fall_back(f"the fast derivatives do not work on this network: {first_line(error)}", remedy)
         return False
     gap = difference(plain, quick)
-    if gap <= TOLERANCE or _only_rounding(network, objective, some, beta, (plain, quick)):
+    if gap <= TOLERANCE or _only_rounding(probe, plain, quick):
         return True
     fall_back(f"the fast attack gradient differs from autograd's by {gap:.1%}", remedy)
     return False
 
 
-def _only_rounding(
-    network: Classifier,
-    objective: Objective,
-    some: Tensor,
-    beta: float | None,
-    found: tuple[Gradients, Gradients],
-) -> bool:
-    """Whether two gradients, autograd's own and the quick one, differ because the network loses digits.
+def _only_rounding(probe: _Probe, plain: Gradients, quick: Gradients) -> bool:
+    """Whether the two gradients of a probe differ because the network loses digits.
 
     Then both ways agree in float64, and the quick one is no further from that than twice autograd's own.
     """
-    if some.dtype == torch.float64:
+    if probe.moved.dtype == torch.float64:
         return False
     try:
-        exact = Classifier(deepcopy(network.net).double(), **network.options())
-        own, quick = (_at_noise(exact, objective, some.double(), beta, fast=fast) for fast in (False, True))
+        exact = probe.exact()
+        own, other = (exact.gradient(fast=fast) for fast in (False, True))
     except (RuntimeError, TypeError, ValueError, AttributeError, MemoryLimitError):
         return False  # the network cannot be had in float64, or there is no room for it
-    errors = [difference(own, each) for each in found]
+    lost = difference(own, plain)
     return (
-        difference(own, quick) <= EXACT and errors[0] <= LOST and errors[1] <= max(TOLERANCE, 2 * errors[0])
+        difference(own, other) <= EXACT
+        and lost <= LOST
+        and difference(own, quick) <= max(TOLERANCE, 2 * lost)
     )

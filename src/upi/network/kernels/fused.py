@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from upi.core.errors import FallbackWarning
+from upi.core.errors import FallbackWarning, first_line
 from upi.core.memory import is_out_of_memory
 
 TYPES = (torch.float32, torch.float64)
@@ -67,9 +67,8 @@ class Fused:
             if isinstance(error, RuntimeError) and is_out_of_memory(error):
                 raise
             Fused.failed = True
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
             warnings.warn(
-                f"element-wise kernels failed ({reason[:200]}); taking "
+                f"element-wise kernels failed ({first_line(error)[:200]}); taking "
                 "PyTorch's operations one by one, which is slower",
                 FallbackWarning,
                 stacklevel=2,
