@@ -50,19 +50,13 @@ class Normed(nn.Module):
         return self.head(F.relu(self.norm(self.conv(x))).square().mean((2, 3)))
 
 
-class Digits(nn.Module):
+class Digits(Normed):
     """A network that loses digits: its batch norm takes away a mean that hides them, unless it is folded."""
 
-    def __init__(self) -> None:
+    def __init__(self, mean: float = 3e5) -> None:
         super().__init__()
-        torch.manual_seed(0)
-        self.conv, self.norm = nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4)
-        self.head = nn.Linear(4, 3)
-        nn.init.constant_(self.conv.bias, 3e5)  # type: ignore[arg-type]
-        self.norm.load_state_dict({**self.norm.state_dict(), "running_mean": torch.full((4,), 3e5)})
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(F.relu(self.norm(self.conv(x))).square().mean((2, 3)))
+        nn.init.constant_(self.conv.bias, mean)  # type: ignore[arg-type]
+        self.norm.load_state_dict({**self.norm.state_dict(), "running_mean": torch.full((4,), mean)})
 
 
 def _probe(objective: MapChange) -> tuple[upi.Classifier, Tensor, _Probe]:
@@ -109,6 +103,21 @@ def test_a_wrong_rule_is_noticed_where_the_network_loses_digits_too(
     near = difference(exact, spoilt) < 2 * difference(exact, own)
     assert near == (kind != "wrong in float32")  # it is the other conditions that notice
     monkeypatch.setattr(_Probe, "gradient", wrong)
+    with pytest.warns(FallbackWarning, match="differs from autograd's by"):
+        assert not fast_derivatives_agree(model, objective, x, 20.0)
+
+
+def test_a_network_that_loses_all_digits_accepts_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, objective, x = upi.Classifier(Digits(1e7).eval()), _objective(Gradient()), images(4)
+    probe, right = _Probe.of(model, objective, x, model.predict(x), 20.0), _Probe.gradient
+    assert difference(probe.exact().gradient(fast=False), probe.gradient(fast=False)) > 0.5
+
+    def nothing(self: _Probe, *, fast: bool) -> Gradients:
+        found = right(self, fast=fast)
+        alone = fast and self.moved.dtype == torch.float32
+        return Gradients(found.values, 0 * found.gradient) if alone else found
+
+    monkeypatch.setattr(_Probe, "gradient", nothing)
     with pytest.warns(FallbackWarning, match="differs from autograd's by"):
         assert not fast_derivatives_agree(model, objective, x, 20.0)
 
