@@ -58,15 +58,15 @@ def test_ladder(
 ) -> None:
     net = network(arch, 0.125 if scale.smoke else width, 32)
     x = images(scale(batch, 2), 32)
-    task, strict = problem(net, x), problem(net, x, folded=True)
+    task = problem(net, x)
     facts: dict[str, Any] = {"table": "ablation", "arch": arch, "width": width, "batch": batch, "part": part}
     rounds = scale.rounds(7)
     place = LADDER.index(part)
     if place < 2:
-        timed(benchmark, _plain(task, again=place == 0), rounds=rounds, beside=strict.unit, **facts)
+        timed(benchmark, _plain(task, again=place == 0), rounds=rounds, beside=task.own, **facts)
         return
     with _parts(place - 1):
-        found = timed(benchmark, lambda: task.step().gradient, rounds=rounds, beside=strict.unit, **facts)
+        found = timed(benchmark, lambda: task.step().gradient, rounds=rounds, beside=task.own, **facts)
     reference = task.step(fast=False).gradient
     benchmark.extra_info["error"] = float((found - reference).norm() / reference.norm())
 

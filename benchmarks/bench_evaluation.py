@@ -1,4 +1,4 @@
-"""Evaluation and the per-image control, in units per image."""
+"""Evaluation and the per-image control, in own passes per image."""
 
 from __future__ import annotations
 
@@ -40,4 +40,4 @@ def test_evaluation(benchmark: BenchmarkFixture, row: str, arch: str, width: flo
     x = images(count, 32)
     run = _rows(upi.Classifier(net), [x], scale(STEPS, 2))[row]
     facts: dict[str, Any] = {"table": "evaluation", "arch": arch, "width": width, "row": row, "images": count}
-    timed(benchmark, run, rounds=scale.rounds(3), beside=problem(net, x).unit, **facts)
+    timed(benchmark, run, rounds=scale.rounds(3), beside=problem(net, x).own, **facts)

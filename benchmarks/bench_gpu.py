@@ -26,7 +26,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "vit_b_16": lambda: torchvision.models.vit_b_16(),
 }
 MODES = ("upi, compiled", "upi, compiled with CUDA graphs")
-WAYS = ("unit", "upi", "double backward", "double backward, clean maps each time", "one image at a time")
+WAYS = ("own pass", "upi", "double backward", "double backward, clean maps each time", "one image at a time")
 BATCH = 32
 
 
@@ -92,7 +92,7 @@ def test_gpu_step(
             batch=len(x),
             **facts,
         )
-        if method != "unit":
+        if method != "own pass":
             reference = task.step(fast=False).gradient
             benchmark.extra_info["error"] = float((found - reference).norm() / reference.norm())
         if method != "one image at a time":

@@ -56,23 +56,23 @@ def test_images(benchmark: BenchmarkFixture, method: str, count: int, scale: Sca
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("method", ["unit", "upi"])
+@pytest.mark.parametrize("method", ["own pass", "upi"])
 def test_image_size(benchmark: BenchmarkFixture, method: str, size: int, scale: Scale) -> None:
     size = scale(size, 28)
     net = network("resnet18", 0.125 if scale.smoke else 0.25, size).to(scale.device)
     task = problem(net, images(scale(16, 2), size).to(scale.device))
-    run = task.unit if method == "unit" else task.step
+    run = task.own if method == "own pass" else task.step
     facts: dict[str, Any] = {"table": "growth", "against": "image size", "method": method, "value": size}
     timed(benchmark, run, rounds=scale.rounds(3), device=scale.device, **facts)
     benchmark.extra_info["peak"] = peak(run, scale.device)
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("method", ["unit", "upi"])
+@pytest.mark.parametrize("method", ["own pass", "upi"])
 def test_network_size(benchmark: BenchmarkFixture, method: str, width: float, scale: Scale) -> None:
     net = network("vgg16", 0.125 if scale.smoke else width, 32).to(scale.device)
     task = problem(net, images(scale(32, 2), 32).to(scale.device))
-    run = task.unit if method == "unit" else task.step
+    run = task.own if method == "own pass" else task.step
     parameters = sum(p.numel() for p in net.parameters())
     facts: dict[str, Any] = {
         "table": "growth",

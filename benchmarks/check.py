@@ -17,8 +17,7 @@ from pathlib import Path
 import torch
 
 import upi
-from benchmarks.common import Problem, images, lively, network, problem
-from benchmarks.full_size import own_pass
+from benchmarks.common import Problem, images, lively, network, own_pass, problem
 from upi.attacks.support.gradients import gradients
 from upi.attacks.support.rows import ExplainedImages, RowPlan, margin_rows
 from upi.core.allocation import keep_freed_memory

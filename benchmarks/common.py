@@ -1,7 +1,8 @@
 """Problems, timing and memory that the benchmarks have in common.
 
-The *unit* is a plain saliency pass: forward and gradient with respect to the input, weights frozen,
-through the softplus network, by autograd. Everything else is counted in it.
+Everything is counted in *passes* of the network as a user has it: forward, and gradient of a logit with
+respect to the input, by autograd. Beside it stand the same pass through its softplus form (with its own
+max-pooling) and through the smoothed form that attacks look through (max-pooling smoothed too).
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
+import torch.nn.functional as F
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
@@ -26,6 +29,7 @@ from upi.attacks.support.objective import MapChange, explained_batch
 from upi.data.batches import Batch
 from upi.data.shape import Shape
 from upi.models.nets import NETS
+from upi.network import activations, smooth
 from upi.network.surrogate import Surrogate
 
 BETA = 20.0
@@ -63,6 +67,23 @@ def network(arch: str, width: float, size: int, channels: int = 3) -> nn.Module:
     return lively(NETS[arch](Shape(channels, size, 10), width))
 
 
+def own_pass(net: nn.Module, x: Tensor, target: Tensor) -> Tensor:
+    """A saliency map as a user makes it: forward, and the gradient of the logit with respect to the input."""
+    point = x.detach().requires_grad_()
+    found: Tensor = torch.autograd.grad(net(point).gather(1, target[:, None]).sum(), point)[0]
+    return found.abs().sum(1)
+
+
+class OwnPooling(activations.Smooth):
+    """Softplus for activations; max-pooling stays as it is."""
+
+    def max_pool2d(self, *args: Any, **named: Any) -> Any:
+        return F.max_pool2d(*args, **named)
+
+    def adaptive_max_pool2d(self, *args: Any, **named: Any) -> Any:
+        return F.adaptive_max_pool2d(*args, **named)
+
+
 @dataclass(frozen=True)
 class Problem:
     """One step of UPI-Grad: images, their clean maps, and where they are moved to."""
@@ -78,8 +99,17 @@ class Problem:
         with self.model.frozen():
             yield self.model.surrogate(BETA, fast=fast)
 
-    def unit(self) -> Tensor:
-        """A plain saliency pass through the softplus network; maps (N, H, W)."""
+    def own(self) -> Tensor:
+        """The user's own pass; maps (N, H, W)."""
+        return own_pass(self.model.net, self.point, self.batch.target)
+
+    def softplus(self) -> Tensor:
+        """A pass through the softplus form, with its own max-pooling; maps (N, H, W)."""
+        with patch.object(smooth, "Smooth", OwnPooling):
+            return self.smoothed()
+
+    def smoothed(self) -> Tensor:
+        """A pass through the smoothed form; maps (N, H, W)."""
         with self.surrogate(fast=False) as surrogate:
             return upi.saliency.explain(self.objective.saliency, surrogate, self.point, self.batch.target)
 

@@ -14,7 +14,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 from benchmarks.records import TITLES, records
 from upi.report.style import look
 
-COLOURS = {"upi": "#c2410c", "unit": "#6b7280", "upi-grad": "#c2410c", "upi-pca, sketch": "#0f766e"}
+COLOURS = {"upi": "#c2410c", "own pass": "#6b7280", "upi-grad": "#c2410c", "upi-pca, sketch": "#0f766e"}
 
 
 def _slope(axes: Axes, x: Sequence[float], y: float, power: float, label: str) -> None:

@@ -23,7 +23,7 @@ import torchvision
 from torch import Tensor, nn
 
 import upi
-from benchmarks.common import Problem, images, lively, peak, problem
+from benchmarks.common import Problem, images, lively, own_pass, peak, problem
 from upi.attacks.support.compiled import CAPTURED, CompiledGradient
 from upi.attacks.support.gradients import GradientFunction, attack_gradient, gradients
 from upi.attacks.support.objective import explained_batch
@@ -37,13 +37,6 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     for name in ("resnet50", "vit_b_16", "vgg16", "mobilenet_v2", "efficientnet_b0", "resnet18")
 }
 BATCH = 32
-
-
-def own_pass(net: nn.Module, x: Tensor, target: Tensor) -> Tensor:
-    """A saliency map as a user makes it: forward, and the gradient of the logit with respect to the input."""
-    point = x.detach().requires_grad_()
-    found: Tensor = torch.autograd.grad(net(point).gather(1, target[:, None]).sum(), point)[0]
-    return found.abs().sum(1)
 
 
 def published(task: Problem, images_: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Where the time of a step goes, beside the unit's: shares of operations, as a Markdown table.
+"""Where the time of a step goes, beside that of the smoothed pass: shares of operations, as a Markdown table.
 
 python -m benchmarks.profile_step                       # networks of the zoo
 UPI_DATA=... python -m benchmarks.profile_step NAME ... # networks of benchmarks/panel.py
@@ -35,7 +35,7 @@ def shares(task: Problem, what: str, fast: bool) -> dict[str, float]:
     """Milliseconds per call by group of operations, by their own time."""
 
     def run() -> object:
-        return task.unit() if what == "unit" else task.step(fast=fast)
+        return task.smoothed() if what == "pass" else task.step(fast=fast)
 
     run()
     with profile(activities=[ProfilerActivity.CPU]) as found:
@@ -78,7 +78,7 @@ def main() -> None:
     for arch, width, batch in (("vgg16", 0.25, 64), ("resnet18", 1.0, 16)):
         net = network(arch, width, 32)
         columns = {
-            "unit, folded": shares(problem(net, images(batch, 32), folded=True), "unit", False),
+            "smoothed pass, folded": shares(problem(net, images(batch, 32), folded=True), "pass", False),
             "upi": shares(problem(net, images(batch, 32)), "step", True),
             "double backward": shares(problem(net, images(batch, 32)), "step", False),
         }

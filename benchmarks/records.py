@@ -30,6 +30,11 @@ def records(folder: Path, table: str) -> list[Record]:
     ]
 
 
+def in_passes(record: Record) -> float:
+    """Time as a multiple of the pass that was timed beside it."""
+    return float(record["seconds"] / record["beside"])
+
+
 def markdown(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     rows = [heads, ["---"] * len(heads), *lines]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)

@@ -10,88 +10,83 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.figures import growth, strengths
-from benchmarks.records import DOCS, ROOT, TITLES, duration, markdown, pick, records, size, title
+from benchmarks.records import DOCS, ROOT, TITLES, duration, in_passes, markdown, pick, records, size, title
 
 
 def steps(folder: Path) -> str:
-    """One block per network and batch: the methods in units."""
+    """One block per network and batch: the methods in own passes, softplus passes and smoothed passes."""
     found, blocks = records(folder, "step"), []
+    heads = ["", "time", "own pass beside it", "own passes", "softplus passes", "smoothed passes"]
     for key in dict.fromkeys((r["arch"], r["width"], r["batch"]) for r in found):
         mine = [r for r in found if (r["arch"], r["width"], r["batch"]) == key]
-        given, strict = pick(mine, method="unit"), pick(mine, method="unit, folded")
-        if given is None or strict is None:
+        forms = [pick(mine, method=f"{form} pass") for form in ("own", "softplus", "smoothed")]
+        own, softplus, smoothed = forms
+        if own is None or softplus is None or smoothed is None:
             continue
-        as_given = given["seconds"] / given["beside"]
         lines = []
         for r in mine:
-            error, units = r.get("error"), r["seconds"] / r["beside"]
+            error, passes = r.get("error"), in_passes(r)
             lines.append(
                 [
                     r["method"],
                     duration(r["seconds"]),
                     duration(r["beside"]),
-                    f"**{units:.2f}**",
-                    f"{units / as_given:.2f}",
-                    f"{r['peak'] / strict['peak']:.2f}" if r.get("peak") else "",
+                    f"**{passes:.2f}**",
+                    f"{passes / in_passes(softplus):.2f}",
+                    f"{passes / in_passes(smoothed):.2f}",
+                    f"{r['peak'] / own['peak']:.2f}" if r.get("peak") else "",
                     "" if error is None else f"{error:.0e}",
                 ]
             )
-        heads = [
-            "",
-            "time",
-            "folded unit beside it",
-            "units, folded",
-            "units, as given",
-            "memory, units",
-            "relative error",
-        ]
-        blocks.append(f"### {title(mine[0])}, batch {key[2]}\n\n" + markdown(heads, lines))
+        table = markdown([*heads, "memory, own passes", "relative error"], lines)
+        blocks.append(f"### {title(mine[0])}, batch {key[2]}\n\n{table}")
     return "\n\n".join(blocks)
 
 
 def ablation(folder: Path) -> str:
-    """The step with one more part of the fast path at a time, in folded units."""
+    """The step with one more part of the fast path at a time, in own passes."""
     found = records(folder, "ablation")
     cases = list(dict.fromkeys((r["arch"], r["width"], r["batch"]) for r in found))
     heads = ["with"]
     for case in cases:
         first = next(r for r in found if (r["arch"], r["width"], r["batch"]) == case)
-        heads += [f"{title(first)}, batch {case[2]}", "units"]
+        heads += [f"{title(first)}, batch {case[2]}", "own passes"]
     lines = []
     for part in dict.fromkeys(r["part"] for r in found):
         line = [part if part.startswith(("autograd", "clean")) else f"+ {part}"]
         for arch, width, batch in cases:
             mine = pick(found, arch=arch, width=width, batch=batch, part=part)
             assert mine is not None
-            line += [duration(mine["seconds"]), f"{mine['seconds'] / mine['beside']:.2f}"]
+            line += [duration(mine["seconds"]), f"{in_passes(mine):.2f}"]
         lines.append(line)
     return markdown(heads, lines)
 
 
 def maps(folder: Path) -> str:
+    """Fitting steps and maps, in own passes; captum's have no fitting step."""
     found = records(folder, "maps")
-    heads = ["map", "steps", "fitting step", "per step, of a simple gradient's", "memory", "map", "memory"]
-    lines = []
-    base = {r["what"]: r for r in found if r["steps"] == 1}
+    heads = ["map", "steps", "fitting step", "own passes", "of so many simple gradients", "memory"]
+    lines, one = [], pick(found, method="integrated gradients", steps=1, what="step")
     for method, count in dict.fromkeys((r["method"], r["steps"]) for r in found):
         step = pick(found, method=method, steps=count, what="step")
         shown = pick(found, method=method, steps=count, what="map")
-        if step is None or shown is None:
+        if shown is None or one is None:
             continue
-        ratio = step["seconds"] / count / base["step"]["seconds"]
-        name = "simple gradient" if count == 1 else method.replace("_", " ")
-        lines.append(
-            [
-                name,
-                str(count),
+        name = "simple gradient" if count == 1 else method
+        if method == "captum":
+            name = "captum, Saliency" if count == 1 else "captum, IntegratedGradients"
+        fitted = [""] * 4
+        if step is not None:
+            share = in_passes(step) / count / in_passes(one)
+            fitted = [
                 duration(step["seconds"]),
-                f"{ratio:.2f}",
+                f"**{in_passes(step):.2f}**",
+                f"{share:.2f}",
                 size(step["peak"]),
-                duration(shown["seconds"]),
-                size(shown["peak"]),
             ]
-        )
-    return markdown(heads, lines)
+        map_ = [duration(shown["seconds"]), f"**{in_passes(shown):.2f}**", size(shown["peak"])]
+        lines.append([name, str(count), *fitted, *map_])
+    return markdown([*heads, "map", "own passes", "memory"], lines)
 
 
 def pca(folder: Path) -> str:
@@ -170,9 +165,8 @@ def evaluation(folder: Path) -> str:
     found = records(folder, "evaluation")
     lines = []
     for r in found:
-        units = r["seconds"] / r["beside"]
-        lines.append([title(r), r["row"], duration(r["seconds"] / r["images"]), f"{units:.1f}"])
-    return markdown(["network", "", "per image", "units"], lines)
+        lines.append([title(r), r["row"], duration(r["seconds"] / r["images"]), f"{in_passes(r):.1f}"])
+    return markdown(["network", "", "per image", "own passes"], lines)
 
 
 def gpu(folder: Path) -> str:
@@ -184,8 +178,8 @@ def gpu(folder: Path) -> str:
         )
     found, lines = records(folder, "gpu"), []
     for r in found:
-        unit = pick(found, arch=r["arch"], method="unit", tf32=r["tf32"], layout=r["layout"])
-        assert unit is not None
+        own = pick(found, arch=r["arch"], method="own pass", tf32=r["tf32"], layout=r["layout"])
+        assert own is not None
         lines.append(
             [
                 TITLES[r["arch"]],
@@ -193,11 +187,11 @@ def gpu(folder: Path) -> str:
                 r["layout"],
                 r["method"],
                 duration(r["seconds"]),
-                f"{r['seconds'] / unit['seconds']:.2f}",
-                f"{r['peak'] / unit['peak']:.2f}" if r.get("peak") else "",
+                f"{r['seconds'] / own['seconds']:.2f}",
+                f"{r['peak'] / own['peak']:.2f}" if r.get("peak") else "",
             ]
         )
-    return markdown(["network", "precision", "layout", "", "time", "units", "memory, units"], lines)
+    return markdown(["network", "precision", "layout", "", "time", "own passes", "memory, own passes"], lines)
 
 
 SECTIONS: dict[str, tuple[str, str, Callable[[Path], str]]] = {
@@ -212,11 +206,12 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Path], str]]] = {
 
 
 ABOUT = (
-    "Times are the least of several rounds. The machine's speed drifts, so a folded unit is timed before "
-    "every round: compare units, not times of different lines. Memory is the peak of what a call allocates. "
-    "The unit is a plain saliency pass (forward and input gradient, weights frozen, softplus network, "
-    "autograd), for the network as given and with its batch norm folded. What the numbers mean and what was "
-    "tried is in `docs/performance.md`."
+    "Times are the least of several rounds. The machine's speed drifts, so a pass of the network as "
+    "given is timed before every round: compare passes, not times of different lines. Memory is the "
+    "peak of what a call allocates. An own pass is what a user knows: forward and input gradient of the "
+    "network as given, by autograd. Its softplus form has softplus for ReLU, the smoothed form, which "
+    "attacks look through, smooth max-pooling too; folded means with batch norms folded into "
+    "convolutions beforehand. What the numbers mean and what was tried is in `docs/performance.md`."
 )
 
 
