@@ -93,6 +93,7 @@ def workers(*, meeting: float = MEETING) -> Iterator[Team]:
     require_same("version", {**versions(), "threads": torch.get_num_threads()})
     yield wanted
     from_lead(sys.stdout.flush)  # a worker that leaves early may have the others ended by the launcher
+    dist.barrier()  # groups are taken apart together: none while another worker still hears from it
     keep_store(None)
     join(False)
     dist.destroy_process_group()  # after an error the process ends, and with it what it held
