@@ -19,6 +19,7 @@ from upi.attacks.support.objective import MapChange
 from upi.attacks.support.universal import MinibatchObjective
 from upi.core.errors import ConfigError, DataError, ModelError, NonFiniteError, ZeroGradientError
 from upi.data.batches import EndlessBatches
+from upi.network.surrogate import Surrogate
 from upi.perturbation.pattern import Perturbation
 
 pytestmark = pytest.mark.slow
@@ -325,6 +326,26 @@ def test_the_per_image_attack_looks_at_as_many_iterates_as_asked(
     assert len(seen) == maps
     assert attack.record()["step_size"] is None
     assert any(torch.equal(moved[0], each[0]) for each in seen)
+
+
+def test_the_per_image_attack_climbs_on_sharper_and_sharper_surrogates(
+    relu_net: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[float | None] = []
+    through = Surrogate.__call__
+
+    def watched(self: Surrogate, x: Tensor) -> Tensor:
+        seen.append(self.beta)
+        return through(self, x)
+
+    x, model = images(4), upi.Classifier(relu_net, fast=False)
+    target = model.predict(x)
+    monkeypatch.setattr(Surrogate, "__call__", watched)
+    upi.PerImageAttack(model, eps=0.5, steps=7)(x, target)
+    assert seen == pytest.approx([14.0] * 3 + [25.0] * 2 + [45.0] * 2)
+    seen.clear()
+    upi.PerImageAttack(model, eps=0.5, steps=3, surrogate=5.0)(x, target)
+    assert seen == [5.0] * 3
 
 
 def test_colour_networks_with_functional_relu_and_max_pool_work() -> None:

@@ -31,6 +31,29 @@ def test_projection_is_the_nearest_point_and_leaves_inner_points_alone(ball: Bal
 
 
 @pytest.mark.parametrize("ball", BALLS, ids=lambda ball: ball.norm)
+def test_projection_in_the_box_is_the_nearest_point_of_both(ball: Ball) -> None:
+    shape = (4, 2, 3, 3)
+    x = torch.rand(shape, generator=_rng()).double().round(decimals=1)  # some pixels at their bounds
+    x[0], x[1] = 0.0, x[1].round()
+    outside = torch.randn(shape, generator=_rng(1)).double()
+    projected = ball.project_in_box(outside, x)
+    assert ball.contains(projected)
+    assert (x + projected).min() >= 0
+    assert (x + projected).max() <= 1
+    distance = (projected - outside).flatten(1).norm(dim=1)
+    for seed in range(200):
+        other = (x + ball.sample(shape, _rng(seed)).double()).clamp(0, 1) - x
+        near = projected + 0.05 * (other - projected)  # both are convex, so this is admissible too
+        for point in (other, near):
+            assert ((point - outside).flatten(1).norm(dim=1) >= distance - 1e-9).all()
+    if ball.norm == "l2":  # what the box takes from some pixels goes to the others
+        torch.testing.assert_close(ball.size(projected), torch.full((4,), 0.7).double(), rtol=1e-3, atol=0)
+    torch.testing.assert_close(ball.project_in_box(0.5 * projected, x), 0.5 * projected)
+    zero = torch.zeros(shape)
+    assert torch.equal(ball.project_in_box(zero, x.float()), zero)
+
+
+@pytest.mark.parametrize("ball", BALLS, ids=lambda ball: ball.norm)
 def test_steepest_step_has_the_largest_inner_product_of_the_unit_ball(ball: Ball) -> None:
     gradient = torch.randn(3, 1, 4, 4, generator=_rng()).double()
     best = (ball.steepest(gradient) * gradient).flatten(1).sum(1)

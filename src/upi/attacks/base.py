@@ -196,26 +196,29 @@ class IterativeAttack(Attack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _ = self.rule, self.gradient_function
+        _ = self.rule, self.gradient_function()
 
     @property
     @abstractmethod
     def rule(self) -> StepRule:
         """The step rule of the ascent."""
 
-    @property
-    def gradient_function(self) -> GradientFunction:
-        """How one batch's gradients are computed: plain, or as a graph, anew where the network changed."""
-        return attack_gradient if self._compiled is None else self._compiled.again()
+    def gradient_function(self, stage: int = 0) -> GradientFunction:
+        """How one batch's gradients are computed: plain, or as a graph, anew where the network changed.
 
-    @cached_property
-    def _compiled(self) -> CompiledGradient | None:
+        Args:
+            stage: Of an attack that looks through several surrogates, which are graphs of their own.
+        """
         if self.compile is False:
-            return None
+            return attack_gradient
         mode = "default" if self.compile is True else self.compile
         if mode not in MODES:
             raise unknown_name("compile mode", str(mode), MODES)
-        return CompiledGradient(mode)
+        return self._compiled.setdefault(stage, CompiledGradient(mode)).again()
+
+    @cached_property
+    def _compiled(self) -> dict[int, CompiledGradient]:
+        return {}
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ class ClassUAP(SharedAscent):
                 skip=memory.skip,
             )
             mean = MinibatchObjective(
-                network, objective, stream, 0.0, self.seed, function=self.gradient_function
+                network, objective, stream, 0.0, self.seed, function=self.gradient_function()
             )
             result = raise_shared(
                 mean, self.ball, self.rule, tuple(first.shape[1:]), progress=progress, memory=memory

@@ -11,7 +11,7 @@ from upi.attacks.base import IterativeAttack, check_price
 from upi.attacks.registry import declare
 from upi.attacks.support.ascent import Ascent, MeasuredRule, Rule, StepRule, ascend
 from upi.attacks.support.gradient_check import fast_derivatives_agree
-from upi.attacks.support.gradients import gradients, require_gradient
+from upi.attacks.support.gradients import GradientFunction, gradients, require_gradient
 from upi.attacks.support.objective import MapChange, explained_batch
 from upi.core.errors import ConfigError
 from upi.core.rows import PER_IMAGE, ROWS
@@ -22,6 +22,10 @@ from upi.network.smooth import SURROGATE_BETA
 from upi.network.surrogate import Surrogate
 from upi.perturbation.pattern import in_box
 
+#: Sharpness of the softplus in each third of the steps, as multiples of the default: blunt ones lead to where
+#: the sharp one, close to the network itself, climbs on (docs/per-image.md).
+SHARPNESS = (0.7, 1.25, 2.25)
+
 
 @declare(ROWS[PER_IMAGE], order=5)
 @dataclass(frozen=True)
@@ -29,19 +33,20 @@ class PerImageAttack(IterativeAttack):
     """Maximise D(I(x_i), I(x_i + delta_i)) over ||delta_i|| <= eps, image by image.
 
     The upper control of every universal attack (Ghorbani et al. 2019; Dombrowski et al.
-    2019). Gradients come from the surrogate; of the iterates looked at, each image keeps the
-    one that is best on the network itself. Calling it with (x, target) returns
-    the perturbed images.
+    2019), inside the box of images: what clipping to [0, 1] would take from some pixels
+    goes to the others. Gradients come from a surrogate that grows sharper with the steps,
+    clean maps and the last word from the network itself: of the iterates looked at, each image
+    keeps the one that is best on it. Calling it with (x, target) returns the perturbed images.
 
     Attributes:
         steps: Updates.
         step_size: First step as a multiple of eps, decaying as in ``UPIGrad``; by default each image finds
-            the length of its own steps, and their momentum (``upi.attacks.support.ascent.MeasuredRule``).
+            the length of its own steps (``upi.attacks.support.ascent.MeasuredRule``).
         momentum: As in ``UPIGrad``; only where a step size is given.
         checks: Iterates of the second half that are compared on the network itself, the last one included; at
             least 1.
-        surrogate: Softplus sharpness beta, None for the network itself, or ``"auto"``: the
-            default beta in both presets, because an upper control should be strong.
+        surrogate: Softplus sharpness beta, None for the network itself, or ``"auto"``: rising around
+            the default beta (14, 25, 45), in both presets, because an upper control should be strong.
         prediction_price: As in ``UPIGrad``. To be an upper control of a universal attack that
             pays for changed predictions, this one must pay the same price.
 
@@ -49,7 +54,7 @@ class PerImageAttack(IterativeAttack):
         ConfigError: An option is outside its range.
     """
 
-    steps: int = 40
+    steps: int = 20
     step_size: float | None = None
     momentum: float = 0.5
     checks: int = 1
@@ -61,7 +66,7 @@ class PerImageAttack(IterativeAttack):
         if self.checks < 1:
             raise ConfigError(f"checks must be at least 1, got {self.checks}")
         check_price(self.prediction_price)
-        _ = self.beta(self.surrogate)
+        _ = self.sharpness
 
     @property
     def rule(self) -> StepRule:
@@ -70,9 +75,12 @@ class PerImageAttack(IterativeAttack):
             return MeasuredRule(self.steps)
         return Rule(self.steps, self.step_size, self.momentum)
 
-    def beta(self, surrogate: float | str | None) -> float | None:
-        """As for every attack, except that ``"auto"`` is the surrogate in the paper preset too."""
-        return SURROGATE_BETA if surrogate == "auto" else super().beta(surrogate)
+    @property
+    def sharpness(self) -> tuple[float | None, ...]:
+        """Beta of each stage of the steps, stages of equal length."""
+        if self.surrogate == "auto":
+            return tuple(share * SURROGATE_BETA for share in SHARPNESS)
+        return (self.beta(self.surrogate),)
 
     def fit(
         self, loader: Loader, *, select: Loader | None = None, progress: Progress | None = None
@@ -92,13 +100,15 @@ class PerImageAttack(IterativeAttack):
         network, objective = self.classifier, MapChange(self.map, self.change, self.prediction_price)
         with network.frozen():
             placed = network.place(x)
-            beta = self.beta(self.surrogate)
-            fast = fast_derivatives_agree(network, objective, placed, beta)
-            surrogate = network.surrogate(beta, fast=fast)
-            search = _Search(self, objective, surrogate, placed, target.to(placed.device))
-            start = self.ball.sample(tuple(x.shape), generator(self.seed, "per-image"))
-            final = ascend(search, network.place(start), self.ball, self.rule).delta
-            search.keep(final)
+            sharpest = self.sharpness[-1]
+            fast = fast_derivatives_agree(network, objective, placed, sharpest)
+            search = _Search(self, objective, placed, target.to(placed.device), fast=fast)
+            start = network.place(self.ball.sample(tuple(x.shape), generator(self.seed, "per-image")))
+
+            def in_both(delta: Tensor) -> Tensor:
+                return self.ball.project_in_box(delta, placed)
+
+            search.keep(ascend(search, start, self.ball, self.rule, project=in_both).delta)
         return in_box(placed + search.best).to(x)
 
 
@@ -106,22 +116,29 @@ class _Search:
     """All images at once: raised on the surrogate, the best perturbation of each kept by the network."""
 
     def __init__(
-        self, attack: PerImageAttack, objective: MapChange, surrogate: Surrogate, x: Tensor, target: Tensor
+        self, attack: PerImageAttack, objective: MapChange, x: Tensor, target: Tensor, *, fast: bool
     ) -> None:
-        self.attack, self.objective = attack, objective
-        self.network, self.surrogate = attack.classifier, surrogate
-        self.own = explained_batch(objective, self.network, x, target)
-        self.smooth = explained_batch(objective, surrogate, x, target)
-        self.function = attack.gradient_function
+        self.attack, self.objective, self.fast = attack, objective, fast
+        self.network = attack.classifier
+        self.batch = explained_batch(objective, self.network, x, target)
+        self.stage, self.surrogate, self.function = self._stage(0)
         self.best = torch.zeros_like(x)
         self.value = torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
         half = attack.steps // 2
         self.looked_at = {round(half * number / attack.checks) for number in range(1, attack.checks)}
 
+    def _stage(self, number: int) -> tuple[int, Surrogate, GradientFunction]:
+        beta = self.attack.sharpness[number]
+        return number, self.network.surrogate(beta, fast=self.fast), self.attack.gradient_function(number)
+
     def __call__(self, delta: Tensor, step: int) -> Ascent:
-        where, point = f"per-image step {step}", in_box(self.smooth.x + delta)
+        where = f"per-image step {step}"
+        stage = step * len(self.attack.sharpness) // self.attack.steps
+        if stage != self.stage:
+            self.stage, self.surrogate, self.function = self._stage(stage)
+        point = in_box(self.batch.x + delta)
         here = gradients(
-            self.surrogate, self.objective, self.smooth, point, where=where, function=self.function
+            self.surrogate, self.objective, self.batch, point, where=where, function=self.function
         )
         if step == 0:
             require_gradient(here.gradient, where=where)
@@ -131,7 +148,7 @@ class _Search:
 
     def keep(self, delta: Tensor) -> None:
         """Compare ``delta`` on the network itself, and remember it where it is better."""
-        value = self.objective.measured(self.network, self.own, in_box(self.own.x + delta))
+        value = self.objective.measured(self.network, self.batch, in_box(self.batch.x + delta))
         better = value > self.value
         self.value = torch.where(better, value, self.value)
         self.best = torch.where(better[:, None, None, None], delta, self.best)

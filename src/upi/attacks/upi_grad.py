@@ -108,7 +108,7 @@ class UPIGrad(SharedAscent):
             if self.prediction_price:
                 self._probe(surrogate, first)
             mean = MinibatchObjective(
-                surrogate, objective, stream, sigma, self.seed, self.clip, self.gradient_function
+                surrogate, objective, stream, sigma, self.seed, self.clip, self.gradient_function()
             )
             result = raise_shared(
                 mean,

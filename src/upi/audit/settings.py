@@ -210,7 +210,7 @@ EFFORTS = {
         methods=(UPI_GRAD,),
         fits=1,
         steps=60,
-        per_image_steps=10,
+        per_image_steps=8,
         parts=(1,),
     ),
     "standard": Effort(
@@ -220,7 +220,7 @@ EFFORTS = {
         methods=(UPI_PCA, UPI_GRAD),
         fits=1,
         steps=150,
-        per_image_steps=20,
+        per_image_steps=12,
         parts=(0.5, 1),
     ),
     "thorough": Effort(
@@ -230,7 +230,7 @@ EFFORTS = {
         methods=(UPI_PCA, UPI_GRAD),
         fits=3,
         steps=200,
-        per_image_steps=40,
+        per_image_steps=20,
         parts=(0.25, 0.5, 1, 1.5),
     ),
 }

@@ -64,7 +64,7 @@ class Spec:
     preset: str = "protocol"
     seed: int = 0
     steps: int = 200
-    per_image_steps: int = 40
+    per_image_steps: int = 20
     prediction_price: float = 0.5
     clip: bool = True
     fits: int = 3

@@ -17,6 +17,10 @@ from torch import Tensor
 from upi.core.errors import ConfigError, unknown_name
 
 NORMS = ("l2", "linf")
+#: Share of the radius from which a perturbation counts as on the sphere.
+ON_SPHERE = 0.999
+#: Rounds in which the l2 projection inside the box of images finds its scale.
+BOX_ROUNDS = 10
 
 
 def parse_eps(eps: float | str) -> float:
@@ -78,6 +82,22 @@ class Ball:
         size = self.size(delta).clamp_min(torch.finfo(delta.dtype).tiny)
         return delta * _per_ball((self.eps / size).clamp_max(1.0))
 
+    def project_in_box(self, delta: Tensor, x: Tensor) -> Tensor:
+        """Nearest point of the ball that leaves images in the box: x + delta in [0, 1]; both (B, C, H, W).
+
+        That is clip(t delta) with the largest t <= 1 whose clipped point is in the ball: what clipping
+        takes from some pixels goes to the others. In l2 t grows by eps / ||clip(t delta)|| from
+        eps / ||delta||, and never passes it.
+        """
+        if self.norm == "linf":
+            return self.project(delta).clamp(-x, 1 - x)
+        tiny = torch.finfo(delta.dtype).tiny
+        found, share = delta, torch.ones_like(self.size(delta))
+        for _ in range(BOX_ROUNDS):
+            share = (share * self.eps / self.size(found).clamp_min(tiny)).clamp_max(1.0)
+            found = (_per_ball(share) * delta).clamp(-x, 1 - x)
+        return self.project(found)
+
     def steepest(self, gradient: Tensor) -> Tensor:
         """The point of the *unit* ball with the largest inner product with ``gradient``."""
         if self.norm == "linf":
@@ -86,11 +106,13 @@ class Ball:
         return gradient / _per_ball(size)
 
     def tangent(self, delta: Tensor, direction: Tensor) -> Tensor:
-        """``direction`` without what the ball's curvature at ``delta`` undoes: its radial part in l2."""
+        """``direction`` without its radial part on the l2 sphere, which the sphere's curvature undoes."""
         if self.norm == "linf":
             return direction
         unit = self.steepest(delta)
-        return direction - _per_ball((direction * unit).flatten(1).sum(1)) * unit
+        along = (direction * unit).flatten(1).sum(1)
+        on = self.size(delta) >= ON_SPHERE * self.eps
+        return direction - _per_ball(along * on) * unit
 
     def extreme(self, direction: Tensor) -> Tensor:
         """The point of the ball farthest along ``direction``: on the boundary."""

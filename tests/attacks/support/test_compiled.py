@@ -105,7 +105,7 @@ def test_batches_that_carry_other_tensors_take_the_plain_step(relu_net: nn.Modul
 
 
 def test_several_calls_compile_once_unless_the_network_changes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A per-image attack is called batch by batch; folded weights are constants of the graph."""
+    """A per-image attack is called batch by batch; weights and each stage's sharpness are constants."""
     compiled, made = importlib.import_module("upi.attacks.support.compiled"), []
 
     def counted(*given: object) -> object:
@@ -116,11 +116,11 @@ def test_several_calls_compile_once_unless_the_network_changes(monkeypatch: pyte
     torch.manual_seed(0)
     layers = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 4)
     net = nn.Sequential(*layers).eval()
-    attack = upi.PerImageAttack(net, eps=1.0, steps=3, compile=True)
-    attack.__dict__["_compiled"] = CompiledGradient(backend="eager")
-    plain = upi.PerImageAttack(net, eps=1.0, steps=3)
+    attack = upi.PerImageAttack(net, eps=1.0, steps=6, compile=True)
+    attack.__dict__["_compiled"] = {stage: CompiledGradient(backend="eager") for stage in range(3)}
+    plain = upi.PerImageAttack(net, eps=1.0, steps=6)
     target = upi.Classifier(net).predict(images(5))
-    for seed, factor, expected in ((0, 1.0, 1), (1, 1.0, 1), (1, -0.5, 2)):
+    for seed, factor, expected in ((0, 1.0, 3), (1, 1.0, 3), (1, -0.5, 6)):
         x = images(5, seed=seed)
         layers[0].load_state_dict({k: factor * v for k, v in layers[0].state_dict().items()})
         torch.testing.assert_close(attack(x, target), plain(x, target), rtol=1e-4, atol=1e-5)
@@ -255,7 +255,7 @@ def test_by_itself_a_step_is_captured_on_a_gpu_alone_and_says_nothing(
     assert attack.compile == "auto"
     called = []
     monkeypatch.setattr(module, "captured", lambda *given: called.append(given))
-    assert attack.gradient_function is not attack.gradient_function  # each fit has its own graph
+    assert attack.gradient_function() is not attack.gradient_function()  # each fit has its own graph
     here = attack.fit(loader).delta
     assert called == []
     objective = OBJECTIVES["gradient"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -58,12 +58,22 @@ class Memory(Protocol):
 #: What may be one number for all perturbations, or one for each (B, 1, 1, 1).
 Each = float | Tensor
 
-#: (perturbations, gradients, step) to the length of the step as a multiple of eps, and the momentum.
-Pace = Callable[[Tensor, Tensor, int], tuple[Each, Each]]
+
+class Stride(NamedTuple):
+    """One step: delta <- P(delta + length eps s(m / scale)), m <- momentum m + g / ||g||_2, s steepest."""
+
+    gradient: Tensor  # g (B, C, H, W), or the part of it that counts
+    length: Each  # as a multiple of eps
+    momentum: Each
+    scale: Each = 1.0  # of the entries of a gradient, (B, C, H, W) where they differ
+
+
+#: (perturbations, gradients, step) to the step that is taken there.
+Pace = Callable[[Tensor, Tensor, int], Stride]
 
 
 class StepRule(Protocol):
-    """How an ascent steps: delta <- P(delta + a_t eps s(m)), m <- momentum m + g / ||g||_2, s steepest."""
+    """How an ascent steps."""
 
     @property
     def steps(self) -> int:
@@ -110,7 +120,7 @@ class Rule:
 
     def pace(self, ball: Ball) -> Pace:
         """As said, whatever the gradients are."""
-        return lambda delta, gradient, step: (self.size(step), self.momentum)
+        return lambda delta, gradient, step: Stride(gradient, self.size(step), self.momentum)
 
 
 @dataclass(frozen=True)
@@ -121,7 +131,11 @@ class MeasuredRule:
     of a smooth network leave it at 0.8, a tenth of the radius turns that of a deep residual network by a
     right angle. The first step is START long; after each of the first MEASURED steps its length is
     multiplied by exp(KAPPA (c - TARGET)), within CHANGE. The length then falls as cos(pi t / (2 steps)).
-    Long steps go with little momentum, short ones with much: 0.8 - 0.4 (a - START), within MOMENTUM.
+
+    In l2 a few pixels have most of a gradient's length. Steps there divide each entry by its own size, the
+    root of a decaying mean of squares as in Adam (Kingma and Ba 2015) plus DAMPING times its mean over
+    the image; steepest steps in l-inf take signs alone. Scaled like this, the radial part of a gradient
+    would move a perturbation along the sphere, away from an optimum: on the sphere it is left out.
 
     Constants were chosen on select images of the panel's networks in both norms (docs/per-image.md).
 
@@ -139,28 +153,38 @@ class MeasuredRule:
     KAPPA: ClassVar = 2.0
     TARGET: ClassVar = 0.15
     CHANGE: ClassVar = (0.7, 4.0)
-    LONGEST: ClassVar = 2.0
-    MOMENTUM: ClassVar = (0.3, 0.9)
+    LONGEST: ClassVar = 0.6
+    MOMENTUM: ClassVar = 0.7
+    SQUARES: ClassVar = 0.9
+    DAMPING: ClassVar = 0.5
 
     def __post_init__(self) -> None:
         _require_steps(self.steps)
 
     def pace(self, ball: Ball) -> Pace:
-        """Of one ascent: it looks at the gradients of the first steps."""
+        """Of one ascent: it looks at the gradients of the first steps, and at their entries' sizes in all."""
         length: Each = self.START
         before: Tensor | None = None
+        squares: Each = 0.0
 
-        def pace(delta: Tensor, gradient: Tensor, step: int) -> tuple[Each, Each]:
-            nonlocal length, before
+        def pace(delta: Tensor, gradient: Tensor, step: int) -> Stride:
+            nonlocal length, before, squares
+            gradient = ball.tangent(delta, gradient)
             if step <= self.MEASURED:
-                here = _unit(ball.tangent(delta, gradient))
+                here = _unit(gradient)
                 if before is not None:
                     cosine = (here * before).flatten(1).sum(1)[:, None, None, None]
                     factor = torch.exp(self.KAPPA * (cosine - self.TARGET)).clamp(*self.CHANGE)
                     length = (length * factor).clamp_max(self.LONGEST)
                 before = here if step < self.MEASURED else None
-            momentum = torch.as_tensor(0.8 - 0.4 * (length - self.START)).clamp(*self.MOMENTUM)
-            return length * math.cos(math.pi * step / (2 * self.steps)), momentum
+            scale: Each = 1.0
+            if ball.norm == "l2":
+                squares = self.SQUARES * squares + (1 - self.SQUARES) * _unit(gradient) ** 2
+                size = squares.sqrt()
+                scale = size + self.DAMPING * size.mean((1, 2, 3), keepdim=True)
+            return Stride(
+                gradient, length * math.cos(math.pi * step / (2 * self.steps)), self.MOMENTUM, scale
+            )
 
         return pace
 
@@ -179,6 +203,7 @@ def ascend(
     inside: Callable[[Tensor], Tensor] | None = None,
     *,
     memory: Memory | None = None,
+    project: Callable[[Tensor], Tensor] | None = None,
 ) -> Ascended:
     """Raise the objective from ``start`` (B, C, H, W); the iterate never leaves the ball.
 
@@ -192,19 +217,20 @@ def ascend(
         inside: Orthogonal projection on a subspace that start and gradients are held to; l2 ball only,
             whose projection does not leave the subspace.
         memory: Where the ascent goes on from, and what keeps its state; for rules that are the same for all.
+        project: To the nearest admissible point; by default of the ball, otherwise of a part of it.
     """
-    within, pace = inside or (lambda delta: delta), rule.pace(ball)
-    delta, momentum = ball.project(within(start)), torch.zeros_like(start)
+    within, admitted, pace = inside or (lambda delta: delta), project or ball.project, rule.pace(ball)
+    delta, momentum = admitted(within(start)), torch.zeros_like(start)
     history: list[float] = []
     if memory is not None and memory.begun is not None:
         delta, momentum = (each.to(start) for each in (memory.begun.delta, memory.begun.momentum))
         history = list(memory.begun.history)
     for step in range(len(history), rule.steps):
         here = objective(delta, step)
-        gradient = within(here.gradient)
-        length, kept = pace(delta, gradient, step)
-        momentum = kept * momentum + _unit(gradient)
-        delta = ball.project(delta + length * ball.eps * ball.steepest(momentum))
+        stride = pace(delta, within(here.gradient), step)
+        momentum = stride.momentum * momentum + _unit(stride.gradient)
+        way = ball.steepest(momentum / stride.scale)
+        delta = admitted(delta + stride.length * ball.eps * way)
         history.append(here.value)
         if memory is not None:
             memory.after(Climb(delta, momentum, history))

@@ -55,7 +55,7 @@ def evaluate(
         str | None,
         typer.Option(help="protocol or paper; default: that of the perturbations.", callback=KNOWN_PRESET),
     ] = None,
-    per_image_steps: Annotated[int, typer.Option(min=1, help="Updates of the per-image attack.")] = 40,
+    per_image_steps: Annotated[int, typer.Option(min=1, help="Updates of the per-image attack.")] = 20,
 ) -> None:
     """Measure perturbations on the test split and write tables, figures and a report.
 
