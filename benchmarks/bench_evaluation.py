@@ -12,7 +12,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 import upi
 from benchmarks.common import Scale, images, network, problem, timed
 
-STEPS = 40
+STEPS = upi.PerImageAttack.steps
 
 
 def _rows(model: upi.Classifier, loader: list[torch.Tensor], steps: int) -> dict[str, Callable[[], object]]:

@@ -8,6 +8,12 @@ import pytest
 import torch
 
 from benchmarks.common import Scale
+from upi.core.allocation import keep_freed_memory
+
+
+def pytest_configure() -> None:
+    """Memory as on the command line."""
+    keep_freed_memory()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

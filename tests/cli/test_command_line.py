@@ -257,15 +257,15 @@ def test_an_unwritable_place_is_refused_before_any_work(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["train", "--data", "imagenet-22k"], "unknown dataset 'imagenet-22k'"),
-        (["train", "--arch", "gpt"], "unknown network 'gpt'; known: cifar-resnet20, cifar-resnet32"),
+        (["train", "--arch", "gpt"], "unknown network 'gpt' (known: cifar-resnet20, cifar-resnet32"),
         (["train", "--n-train", "6000"], "has 5000"),
         (["train", "--epochs", "0"], "epochs"),
         (["train", "--epochs", "many"], "epochs"),
-        (["fit", "--model", "nowhere"], "no such file or folder, and of no known form"),
+        (["fit", "--model", "nowhere"], "unknown model 'nowhere'"),
         (["fit", "--model", "json:dumps2"], "cannot import it"),
         (["fit"], "Missing option"),
         (["report", "nowhere"], "cannot be read"),
-        (["evaluate", "--model", "x", "--perturbation", "nowhere.safetensors"], "cannot be read"),
+        (["evaluate", "--model", "m:x", "--perturbation", "nowhere.safetensors"], "cannot be read"),
     ],
 )
 def test_bad_input_gives_one_clear_line(

@@ -45,24 +45,30 @@ def test_help_is_the_same(arguments: list[str]) -> None:
     "arguments",
     [
         ["fit"],
-        ["fit", "--model", "a", "--stepz", "3"],
-        ["fit", "--model", "a", "--steps", "0"],
-        ["fit", "--model", "a", "--steps", "many"],
-        ["fit", "--model", "a", "--batch-size", "0"],
-        ["fit", "--model", "a", "extra"],
+        ["fit", "--model", "m:a", "--stepz", "3"],
+        ["fit", "--model", "m:a", "--steps", "0"],
+        ["fit", "--model", "m:a", "--steps", "many"],
+        ["fit", "--model", "m:a", "--batch-size", "0"],
+        ["fit", "--model", "m:a", "extra"],
         ["audit", "--fits", "0"],
         ["reproduce"],
         ["transfer", "--n-fit", "-1"],
-        ["fit", "--model", "a", "--saliency", "gradeint"],
-        ["fit", "--model", "a", "--dissimilarity", "l2"],
-        ["fit", "--model", "a", "--norm", "l3"],
-        ["fit", "--model", "a", "--preset", "papers"],
-        ["fit", "--model", "a", "--method", "upi-grad", "--method", "upi-pac"],
+        ["fit", "--model", "m:a", "--saliency", "gradeint"],
+        ["fit", "--model", "m:a", "--dissimilarity", "l2"],
+        ["fit", "--model", "m:a", "--norm", "l3"],
+        ["fit", "--model", "m:a", "--preset", "papers"],
+        ["fit", "--model", "m:a", "--method", "upi-grad", "--method", "upi-pac"],
         ["audit", "--saliency", "gradient", "--saliency", "grad-cam"],
-        ["evaluate", "--preset", "own", "--perturbation", "a", "--model", "b"],
-        ["transfer", "--saliency", "x", "--model", "b", "--perturbation", "a"],
-        ["harden", "--model", "a", "--defence", "none"],
+        ["evaluate", "--preset", "own", "--perturbation", "a", "--model", "m:b"],
+        ["transfer", "--saliency", "x", "--model", "m:b", "--perturbation", "a"],
+        ["harden", "--model", "m:a", "--defence", "none"],
         ["reproduce", "mnist", "--preset", "own"],
+        ["fit", "--model", "nowhere"],
+        ["audit", "--model", "cifar10-resnet23"],
+        ["transfer", "--model", "m:a", "--model", "nowhere", "--perturbation", "a"],
+        ["train", "--arch", "vgg61"],
+        ["train", "--data", "minst"],
+        ["audit", "--data", "imagenet-22k"],
         ["fti"],
         ["compare"],
     ],
@@ -76,9 +82,24 @@ def test_refusals_are_the_same(arguments: list[str]) -> None:
 
 def test_a_name_that_is_none_is_said_with_the_nearest_or_with_those_that_are() -> None:
     for given, said in (("gradeint", "'gradeint'; did you mean 'gradient'?"), ("x", "'x' (known: ")):
-        light, _, code, _ = both(["fit", "--model", "a", "--saliency", given])
+        light, _, code, _ = both(["fit", "--model", "m:a", "--saliency", given])
         assert code == 2
         assert f"unknown saliency map {said}" in " ".join(light.split())
+
+
+def test_what_only_the_command_can_judge_is_let_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "net.pt").touch()
+    for word in ("timm/x", "hf/me/net", "zoo/x", "package.module:net", "run", "net.pt", "cifar10-resnet32"):
+        front.check(["fit", "--model", word])
+    for word in ("mnist", "run", "some/where"):
+        front.check(["train", "--data", word])
+    front.check(["train", "--arch", "torchvision/resnet18"])
+    for source in SOURCES.values():  # a bare word that a source takes is among its names
+        assert all(source.accepts(name) for name in source.names)
 
 
 def test_every_file_that_may_bring_a_name_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +108,7 @@ def test_every_file_that_may_bring_a_name_is_known(monkeypatch: pytest.MonkeyPat
         folder = Path(*registry.package.split(".")[1:])
         assert any(Path(name).parent == folder for name in known), registry.package
     monkeypatch.setattr(front, "command_files", lambda: [*known, "saliency/own.py"])
-    front.check(["fit", "--model", "a", "--saliency", "own"])  # left to the commands, which know it
+    front.check(["fit", "--model", "m:a", "--saliency", "own"])  # left to the commands, which know it
 
 
 def called(*arguments: str) -> subprocess.CompletedProcess[str]:

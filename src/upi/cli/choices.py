@@ -6,6 +6,7 @@ Guards against a misspelt name that is noticed when images and network are loade
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -13,18 +14,28 @@ import typer
 from upi.core.naming import nearest
 
 
-def one_of(kind: str, known: Iterable[str]) -> Callable[[Any], Any]:
+def one_of(kind: str, known: Iterable[str], *, others: str = "", paths: bool = False) -> Callable[[Any], Any]:
     """A callback of ``typer.Option`` that takes one of the names ``known``, or several of them.
 
     What it is made of stands in its attribute ``choices``, from which the front door makes it again.
+
+    Args:
+        kind: What the names are of.
+        known: The names.
+        others: Characters of names that only the command itself can judge, as the slash of ``timm/NAME``.
+        paths: Files and folders are taken too.
     """
     names = tuple(known)
 
+    def taken(name: str) -> bool:
+        return name in names or any(mark in name for mark in others) or (paths and Path(name).exists())
+
     def check(value: Any) -> Any:
         for name in value if isinstance(value, (list, tuple)) else [value]:
-            if name is not None and name not in names:
-                raise typer.BadParameter(f"unknown {kind} {name!r}{nearest(str(name), names)}")
+            if name is not None and not taken(name):
+                nothing = ", and no such file or folder" if paths else ""
+                raise typer.BadParameter(f"unknown {kind} {name!r}{nearest(name, names)}{nothing}")
         return value
 
-    check.choices = kind, names  # type: ignore[attr-defined]
+    check.choices = kind, names, others, paths  # type: ignore[attr-defined]
     return check

@@ -57,7 +57,8 @@ def _parameter(name: str, words: dict[str, Any]) -> Parameter:
     kind = kind | None if words["optional"] else kind
     given = {"default": ..., **words["words"]}
     if "choices" in given:
-        given["callback"] = one_of(*given.pop("choices"))
+        what, names, others, paths = given.pop("choices")
+        given["callback"] = one_of(what, names, others=others, paths=paths)
     info = (ArgumentInfo if words["argument"] else OptionInfo)(**given)
     if words["required"]:
         default = Parameter.empty

@@ -18,7 +18,7 @@ from upi.datasets.registry import DATASETS
 from upi.datasets.splits import Parts, load_parts, source_of
 from upi.dissimilarity import DISSIMILARITIES
 from upi.models.classifiers import load_classifier, preprocess_of
-from upi.models.registry import forms
+from upi.models.registry import SOURCES, forms
 from upi.network.classifier import Classifier
 from upi.network.outputs import place_of
 from upi.perturbation.ball import NORMS
@@ -28,6 +28,14 @@ SALIENCY = f"{MAPS.list()}."
 PRESET = f"{' or '.join(PROTOCOLS)}; paper: maps of the softmax output and no surrogate, as published."
 KNOWN_MAP = one_of(MAPS.kind, MAPS)
 KNOWN_DISSIMILARITY = one_of(DISSIMILARITIES.kind, DISSIMILARITIES)
+KNOWN_DATA = one_of("dataset", DATASETS, others="/", paths=True)
+#: Forms with a slash or a colon are for their sources to judge, and need their libraries.
+KNOWN_MODEL = one_of(
+    "model",
+    [word for each in SOURCES.values() for word in each.names or (each.form,)],
+    others="/:",
+    paths=True,
+)
 KNOWN_PRESET, KNOWN_NORM = one_of("preset", PROTOCOLS), one_of("norm", NORMS)
 
 
@@ -86,7 +94,8 @@ class DataOptions(OptionGroup):
         str,
         typer.Option(
             help=f"{DATASETS.list()}, or a folder of parquet files (columns image, label) or of images "
-            "by class."
+            "by class.",
+            callback=KNOWN_DATA,
         ),
     ] = "mnist-sample"
     data_dir: Annotated[
@@ -208,7 +217,7 @@ class ModelOptions(OptionGroup):
 
     panel: ClassVar[str] = "Network"
 
-    model: Annotated[str, typer.Option(help=f"{forms()}.")]
+    model: Annotated[str, typer.Option(help=f"{forms()}.", callback=KNOWN_MODEL)]
 
     @property
     def preprocess(self) -> Preprocess | None:

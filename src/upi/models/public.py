@@ -208,6 +208,7 @@ class PublicSource(ModelSource):
 
     form = f"a public network ({', '.join(PUBLIC)})"
     filled = True
+    names = tuple(PUBLIC)
 
     def accepts(self, spec: str) -> bool:
         return spec in PUBLIC

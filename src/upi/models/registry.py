@@ -63,12 +63,14 @@ class ModelSource(ABC):
         trains: Whether it has architectures for ``upi train``.
         filled: Whether its networks get their weights from the file of a request.
         runs_code: Whether a word for one runs code of the user's. Users may say such a word, files may not.
+        names: Words without a slash or colon that it accepts and that are no files.
     """
 
     form: ClassVar[str]
     trains: ClassVar[bool] = False
     filled: ClassVar[bool] = False
     runs_code: ClassVar[bool] = False
+    names: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def accepts(self, spec: str) -> bool:

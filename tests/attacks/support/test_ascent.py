@@ -123,6 +123,16 @@ def test_perturbations_in_one_ascent_do_not_see_each_other(norm: str) -> None:
         assert bool((cosines > 0.99).all()), cosines
 
 
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_a_perturbation_without_a_gradient_stays_where_it_is(norm: str) -> None:
+    ball, start = Ball(norm, 0.5), 0.1 * torch.ones(2, 1, 2, 2)
+    moves = torch.tensor([0.0, 1.0])[:, None, None, None] * torch.arange(4.0).view(1, 1, 2, 2)
+    found = ascend(lambda delta, step: Ascent(0.0, moves), start, ball, MeasuredRule(4)).delta
+    torch.testing.assert_close(found[0], start[0])
+    assert bool(torch.isfinite(found).all())
+    assert not torch.equal(found[1], start[1])
+
+
 def test_rules_want_a_step() -> None:
     for rule in (MeasuredRule, lambda steps: Rule(steps, 1.0, 0.5)):
         with pytest.raises(ConfigError, match="steps >= 1"):

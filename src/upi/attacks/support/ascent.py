@@ -181,17 +181,20 @@ class MeasuredRule:
             if ball.norm == "l2":
                 squares = self.SQUARES * squares + (1 - self.SQUARES) * _unit(gradient) ** 2
                 size = squares.sqrt()
-                scale = size + self.DAMPING * size.mean((1, 2, 3), keepdim=True)
-            return Stride(
-                gradient, length * math.cos(math.pi * step / (2 * self.steps)), self.MOMENTUM, scale
-            )
+                scale = (size + self.DAMPING * size.mean((1, 2, 3), keepdim=True)).clamp_min(_tiny(size))
+            now = length * math.cos(math.pi * step / (2 * self.steps))
+            return Stride(gradient, now, self.MOMENTUM, scale)
 
         return pace
 
 
 def _unit(gradient: Tensor) -> Tensor:
     norm: Tensor = torch.linalg.vector_norm(gradient.flatten(1), dim=1)
-    return gradient / norm.clamp_min(torch.finfo(gradient.dtype).tiny)[:, None, None, None]
+    return gradient / norm.clamp_min(_tiny(gradient))[:, None, None, None]
+
+
+def _tiny(x: Tensor) -> float:
+    return torch.finfo(x.dtype).tiny
 
 
 def ascend(

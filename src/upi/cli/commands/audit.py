@@ -12,7 +12,7 @@ import typer
 from upi.audit.file import initial, schema
 from upi.cli.auditing import run_audit, settings_of
 from upi.cli.console import console
-from upi.cli.groups import KNOWN_DISSIMILARITY, KNOWN_MAP, KNOWN_NORM
+from upi.cli.groups import KNOWN_DATA, KNOWN_DISSIMILARITY, KNOWN_MAP, KNOWN_MODEL, KNOWN_NORM
 from upi.cli.registry import command
 from upi.core.engine import FORMS, engine_of
 from upi.core.errors import ConfigError, RunFolderError
@@ -24,13 +24,19 @@ from upi.saliency import MAPS
 
 @command("audit", order=2, several=True)
 def audit(
-    model: Annotated[str | None, typer.Option(help=f"{forms()}.", rich_help_panel="Network")] = None,
+    model: Annotated[
+        str | None, typer.Option(help=f"{forms()}.", callback=KNOWN_MODEL, rich_help_panel="Network")
+    ] = None,
     weights: Annotated[
         Path | None, typer.Option(help="State dict for networks that take one.", rich_help_panel="Network")
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option(help="A known dataset, or a folder of images or parquet.", rich_help_panel="Images"),
+        typer.Option(
+            help="A known dataset, or a folder of images or parquet.",
+            callback=KNOWN_DATA,
+            rich_help_panel="Images",
+        ),
     ] = None,
     data_dir: Annotated[
         Path | None,

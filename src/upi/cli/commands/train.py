@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from upi.cli.choices import one_of
 from upi.cli.console import console
 from upi.cli.expand import Defaults
 from upi.cli.groups import DataOptions, DeviceOptions, RunOptions
@@ -29,7 +30,7 @@ def train(
     data: Annotated[DataOptions, Defaults(n_test=None)],
     device: DeviceOptions,
     run: Annotated[RunOptions, Defaults(out=Path("runs/train"))],
-    arch: Annotated[str | None, typer.Option(help=ARCH)] = None,
+    arch: Annotated[str | None, typer.Option(help=ARCH, callback=one_of("network", NETS, others="/"))] = None,
     scale: Annotated[
         str, typer.Option(help="Recipe for named datasets: small for two cores, full for a GPU.")
     ] = "small",

@@ -13,6 +13,7 @@ from upi.cli.console import console
 from upi.cli.expand import Defaults, OptionGroup
 from upi.cli.groups import (
     KNOWN_MAP,
+    KNOWN_MODEL,
     SALIENCY,
     BatchOptions,
     DataOptions,
@@ -37,7 +38,10 @@ class TargetOptions(OptionGroup):
 
     panel: ClassVar[str] = "Network"
 
-    model: Annotated[list[str], typer.Option(help=f"Network to test on; repeat for several. {forms()}.")]
+    model: Annotated[
+        list[str],
+        typer.Option(help=f"Network to test on; repeat for several. {forms()}.", callback=KNOWN_MODEL),
+    ]
 
     @property
     def preprocess(self) -> Preprocess | None:
