@@ -18,7 +18,7 @@ def test_a_dearer_step_makes_attacks_dearer_and_rows_not() -> None:
     assert slow - quick == pytest.approx(12 * QUICK.n_fit * 2.0)
     rows = evaluation_passes(QUICK, 100, 1, 0.0)
     assert rows == 1800
-    assert evaluation_passes(QUICK, 100, 1, 2.0) == pytest.approx(1800 + 100 * 10 * 2.0 * 0.9)
+    assert evaluation_passes(QUICK, 100, 1, 2.0) == pytest.approx(1800 + 100 * 8 * 2.0 * 0.9)
     assert radius_passes(2, 30, 33, QUICK, 1, 2.0) == pytest.approx(2 * (30 * 32 * 2 + 33 * 100 * 0.35))
 
 

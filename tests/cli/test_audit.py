@@ -129,9 +129,9 @@ def test_other_settings_in_the_same_folder_are_refused(place: Path) -> None:
     ("arguments", "message"),
     [
         ((), "name a network"),
-        (("--model", "x", "--quick", "--thorough"), "quick or thorough"),
-        (("--model", "x", "--saliency", "gradeint"), "did you mean 'gradient'"),
-        (("--model", "x", "--eps", "-1"), "above 0"),
+        (("--model", "m:x", "--quick", "--thorough"), "quick or thorough"),
+        (("--model", "m:x", "--saliency", "gradeint"), "did you mean 'gradient'"),
+        (("--model", "m:x", "--eps", "-1"), "above 0"),
         (("--model", "nothing-of-this-name"), "nothing-of-this-name"),
         (("--config", "none.toml"), "cannot be read"),
     ],
