@@ -14,8 +14,11 @@ from upi.attacks import ATTACKS
 from upi.cli import front, spec
 from upi.cli.app import app
 from upi.cli.registry import COMMANDS
+from upi.core.errors import ConfigError
 from upi.datasets.registry import DATASETS
+from upi.datasets.splits import load
 from upi.dissimilarity import DISSIMILARITIES
+from upi.models.classifiers import load_classifier
 from upi.models.registry import SOURCES
 from upi.saliency import MAPS
 
@@ -64,6 +67,7 @@ def test_help_is_the_same(arguments: list[str]) -> None:
         ["harden", "--model", "m:a", "--defence", "none"],
         ["reproduce", "mnist", "--preset", "own"],
         ["fit", "--model", "nowhere"],
+        ["fit", "--model", "x" * 500],
         ["audit", "--model", "cifar10-resnet23"],
         ["transfer", "--model", "m:a", "--model", "nowhere", "--perturbation", "a"],
         ["train", "--arch", "vgg61"],
@@ -100,6 +104,13 @@ def test_what_only_the_command_can_judge_is_let_through(
     front.check(["train", "--arch", "torchvision/resnet18"])
     for source in SOURCES.values():  # a bare word that a source takes is among its names
         assert all(source.accepts(name) for name in source.names)
+
+
+def test_programs_are_told_of_unknown_networks_and_datasets_too() -> None:
+    with pytest.raises(ConfigError, match="no such file or folder, and of no known form"):
+        load_classifier("nowhere")
+    with pytest.raises(ConfigError, match="unknown dataset 'minst'"):
+        load("minst")
 
 
 def test_every_file_that_may_bring_a_name_is_known(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,8 +5,8 @@ Guards against a misspelt name that is noticed when images and network are loade
 
 from __future__ import annotations
 
+import os.path
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -28,7 +28,7 @@ def one_of(kind: str, known: Iterable[str], *, others: str = "", paths: bool = F
     names = tuple(known)
 
     def taken(name: str) -> bool:
-        return name in names or any(mark in name for mark in others) or (paths and Path(name).exists())
+        return name in names or any(mark in name for mark in others) or (paths and os.path.exists(name))
 
     def check(value: Any) -> Any:
         for name in value if isinstance(value, (list, tuple)) else [value]:
