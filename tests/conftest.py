@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,10 @@ from upi.data.batches import Batch
 
 Batches = list[tuple[Tensor, Tensor]]
 torch.set_num_threads(1)  # small tensors; threads only get in each other's way
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # a shell's background job: children would ignore it too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def convolutional(activation: Callable[[], nn.Module], *, seed: int = 0, channels: int = 1) -> nn.Module:

@@ -319,7 +319,6 @@ def test_ctrl_c_exits_with_130_and_leaves_nothing(command: str, tmp_path: Path) 
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while not list(tmp_path.glob("cache/**/*.checkpoint")) + list(tmp_path.glob("cache/**/*.pt")):
         assert process.poll() is None

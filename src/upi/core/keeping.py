@@ -63,9 +63,12 @@ class Keeper:
         Raises:
             ArtifactError: The file is damaged, of another version, or of another job.
         """
-        if not self.path.exists():
+        try:
+            tensors, metadata = read_tensors(self.path, FORMAT, VERSION, names)
+        except ArtifactError:
+            if self.path.exists():
+                raise
             return None
-        tensors, metadata = read_tensors(self.path, FORMAT, VERSION, names)
         kept = metadata.get("identity", "")
         if kept != self.identity:
             raise ArtifactError(f"{self.path}: kept by another job: {difference(kept, self.identity)}")

@@ -12,6 +12,7 @@ from typing import Any
 
 from upi.attacks import ATTACKS
 from upi.core.distributed import leads
+from upi.core.storage import remove_if_empty
 from upi.core.types import Progress
 from upi.evaluation import Row, evaluate
 from upi.experiments.fitting import Spec, Splits, fit
@@ -94,9 +95,8 @@ class Fit:
         found.save(home / file)
         if leads():
             for path in states.glob(f"{self.stem}.*"):
-                path.unlink()
-            if states.exists() and not any(states.iterdir()):
-                states.rmdir()
+                path.unlink(missing_ok=True)
+            remove_if_empty(states)
         return {"change": change, "pattern": str(file)}
 
 

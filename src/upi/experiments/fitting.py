@@ -156,9 +156,11 @@ def fit(
 
 def _known(pattern: Path, mark: Path, job: str) -> Perturbation | None:
     """The pattern that this very fit has left; None where there is none."""
-    if pattern.exists() and mark.exists() and mark.read_text() == job:
-        return Perturbation.load(pattern)
-    return None
+    try:
+        same = mark.read_text() == job
+    except FileNotFoundError:
+        return None
+    return Perturbation.load(pattern) if same and pattern.exists() else None
 
 
 def _fitted(

@@ -47,13 +47,15 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: Path, recipe: str, net: nn.Module, optimiser: Stateful, schedule: Stateful) -> int:
-    """Go on from a checkpoint of the same training; returns the passes that are done.
+    """Go on from a checkpoint of the same training; returns the passes done, 0 where there is none.
 
     Raises:
         ArtifactError: The checkpoint is damaged or of another run.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        return 0
     except Exception as error:  # the reader raises many kinds for damaged files
         raise ArtifactError(f"{path}: not a training checkpoint ({error})") from error
     try:

@@ -215,7 +215,6 @@ def harden(
     if checkpoint is not None:
         begun = net.classifier() if isinstance(net, Trainable) else Classifier(net)
         words = f"{how}, network {begun.fingerprint()}, images {data.fingerprint()}"
-    if checkpoint is not None and checkpoint.exists():
         first = load_checkpoint(checkpoint, words, net, optimiser, schedule)
     done = first * (steps // how.epochs)
     for epoch in range(first, how.epochs):

@@ -167,7 +167,7 @@ def train(
         ArtifactError: The checkpoint is damaged or of another recipe.
     """
     loop = Loop(net, recipe, -(-len(data) // recipe.batch_size), torch.device(device))
-    if checkpoint is not None and checkpoint.exists():
+    if checkpoint is not None:
         loop.restore(checkpoint)
     total = recipe.epochs * loop.steps
     done = loop.epoch * loop.steps
