@@ -84,6 +84,36 @@ def test_refusals_are_the_same(arguments: list[str]) -> None:
     assert code == other == 2
 
 
+@pytest.mark.parametrize(
+    "command", [name for name in KNOWN if "place" in KNOWN[name]["parameters"].get("out", {})]
+)
+def test_places_that_are_taken_are_refused_alike(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/file").write_text("kept")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.json").write_text("{}")
+    needed = {"transfer": ["--model", "m:b", "--perturbation", "a"], "train": []}
+    asked = [command, *needed.get(command, ["--model", "m:a"])]
+    asked += ["--perturbation", "a"] if command == "evaluate" else []
+    for place, said in (
+        ("notes", "is not a run folder (no config.json); it is never replaced"),
+        ("notes/file", "exists and is not a folder; choose another place (--out)"),
+        ("run", "exists already; force its replacement, or choose another place (--force, --out)"),
+        (".", "is not a run folder"),
+        ("x" * 500, "as a run folder: File name too long"),
+    ):
+        light, real, code, other = both([*asked, "--out", place])
+        assert light == real
+        assert said in light
+        assert code == other == 2
+    for free in (["--out", "new"], ["--out", "run", "--force"]):
+        front.check([*asked, *free])
+    assert (tmp_path / "run/config.json").read_text() == "{}"
+
+
 def test_a_name_that_is_none_is_said_with_the_nearest_or_with_those_that_are() -> None:
     for given, said in (("gradeint", "'gradeint'; did you mean 'gradient'?"), ("x", "'x' (known: ")):
         light, _, code, _ = both(["fit", "--model", "m:a", "--saliency", given])
@@ -143,6 +173,13 @@ def test_nothing_heavy_is_imported(arguments: list[str], code: int) -> None:
     assert done.returncode == code, done.stderr
     assert "Usage: upi" in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_nothing_heavy_is_imported_for_a_place_that_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    done = called("train", "--out", str(tmp_path))
+    assert done.returncode == 2, done.stderr
+    assert "exists already; force its replacement" in done.stderr
 
 
 def test_what_is_understood_goes_on_to_the_commands() -> None:

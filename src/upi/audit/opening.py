@@ -16,7 +16,8 @@ from upi.experiments.fitting import Splits
 from upi.models.classifiers import load_classifier, preprocess_of
 from upi.network.classifier import Classifier
 from upi.network.outputs import place_of
-from upi.results.folder import CONFIG, parse_json
+from upi.results.folder import parse_json
+from upi.results.place import CONFIG
 
 #: Images of a step of an attack, and of an evaluation.
 BATCH, EVALUATED = 32, 125

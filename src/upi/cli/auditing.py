@@ -26,8 +26,8 @@ from upi.core.locking import locked
 from upi.experiments.stages import StageStore
 from upi.perturbation.hub import push_files, require_hub
 from upi.report import build_report
-from upi.results.building import check_free
-from upi.results.folder import CONFIG, RunFolder, parse_json
+from upi.results.folder import RunFolder, parse_json
+from upi.results.place import CONFIG, check_free
 
 COLOURS = {Outcome.PASSED: "green", Outcome.FAILED: "red", Outcome.INCONCLUSIVE: "yellow"}
 

@@ -14,6 +14,10 @@ import typer
 from upi.core.naming import nearest
 
 
+class FreePlace:
+    """Marks the option that names a run's folder: free, or a run that ``--force`` may replace."""
+
+
 def one_of(kind: str, known: Iterable[str], *, others: str = "", paths: bool = False) -> Callable[[Any], Any]:
     """A callback of ``typer.Option`` that takes one of the names ``known``, or several of them.
 

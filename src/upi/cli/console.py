@@ -32,7 +32,6 @@ LEGEND = (
 console = Console()
 if not console.is_terminal:
     console = Console(width=120)
-errors = Console(stderr=True)
 
 
 class StageDisplay:

@@ -17,7 +17,8 @@ from typing import ParamSpec
 import typer
 from pydantic import ValidationError
 
-from upi.cli.console import console, errors
+from upi.cli.console import console
+from upi.cli.refusals import errors, say
 from upi.core.distributed import all_failed, leads, team
 from upi.core.errors import UPIError, WorkerError
 from upi.core.keeping import asked_by
@@ -73,12 +74,6 @@ def _notes(error: BaseException) -> None:
         errors.print(note, markup=False, highlight=False, soft_wrap=True)
 
 
-def _remedy(error: UPIError) -> str:
-    """The options that would mend it, in brackets."""
-    flags = ", ".join(f"--{option.replace('_', '-')}" for option in error.options)
-    return f" ({flags})" if flags else ""
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Only the leading worker prints; warnings of the others are its own as well."""
@@ -130,9 +125,7 @@ def exit_codes(command: Callable[P, None], alone: str | None = None) -> Callable
             raise typer.Exit(2) from None
         except UPIError as error:
             if _heard(error):
-                who = "" if leads() else f"worker {team().rank}: "
-                errors.print(f"[red]error[/] {who}{type(error).__name__}: ", end="")
-                errors.print(str(error) + _remedy(error), markup=False, highlight=False, soft_wrap=True)
+                say(error, who="" if leads() else f"worker {team().rank}: ")
                 _notes(error)
             raise typer.Exit(2) from None
         except (typer.Exit, typer.Abort, typer.BadParameter):

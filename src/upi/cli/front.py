@@ -1,4 +1,5 @@
-"""The command line's front door: help and refusals of options, before PyTorch is imported.
+"""The command line's front door: help, refusals of options and of places that are taken, before PyTorch is
+imported.
 
 The commands are rebuilt from what ``upi.cli.spec`` wrote down of them (``commands.json``): the same typer
 options, so the same help and the same refusals, in a tenth of the time. What passes goes on to the real
@@ -18,6 +19,9 @@ import typer
 from typer.models import ArgumentInfo, OptionInfo
 
 from upi.cli.choices import one_of
+from upi.cli.refusals import say
+from upi.core.errors import UPIError
+from upi.results.place import free_place
 
 SPEC = Path(__file__).parent / "commands.json"
 #: Folders of the package whose files declare commands and what their options take.
@@ -39,7 +43,7 @@ def empty_app() -> typer.Typer:
 
 
 class _PassedError(Exception):
-    """The options are understood."""
+    """The options are understood, and the place is free."""
 
 
 def command_files() -> list[str]:
@@ -69,7 +73,15 @@ def _parameter(name: str, words: dict[str, Any]) -> Parameter:
 
 
 def _command(words: dict[str, Any]) -> Callable[..., None]:
-    def passed(**_: Any) -> None:
+    places = [name for name, each in words["parameters"].items() if "place" in each]
+
+    def passed(**values: Any) -> None:
+        try:
+            for name in places:
+                free_place(values[name], force=values["force"])
+        except UPIError as error:
+            say(error)
+            raise typer.Exit(2) from None
         raise _PassedError
 
     parameters = [_parameter(name, each) for name, each in words["parameters"].items()]
@@ -80,7 +92,7 @@ def _command(words: dict[str, Any]) -> Callable[..., None]:
 
 
 def door(commands: dict[str, Any]) -> typer.Typer:
-    """The command line with commands that do nothing but understand their options."""
+    """The command line with commands that do nothing but understand their options and look at their place."""
     app = empty_app()
     for name, words in commands.items():
         app.command(name)(_command(words))

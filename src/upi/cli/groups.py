@@ -9,7 +9,7 @@ import typer
 from pydantic import Field
 
 from upi.attacks.protocol import PROTOCOLS
-from upi.cli.choices import one_of
+from upi.cli.choices import FreePlace, one_of
 from upi.cli.expand import OptionGroup
 from upi.cli.record import use_file
 from upi.core.devices import device_of
@@ -44,7 +44,7 @@ class RunOptions(OptionGroup):
 
     panel: ClassVar[str] = "Run"
 
-    out: Annotated[Path, typer.Option(help="Run folder to write; it must not exist yet.")]
+    out: Annotated[Path, typer.Option(help="Run folder to write; it must not exist yet."), FreePlace()]
     force: Annotated[bool, typer.Option("--force", help="Replace an existing run folder.")] = False
     seed: Annotated[int, typer.Option(help="Fixes everything random.")] = 0
     config: Annotated[
@@ -55,6 +55,13 @@ class RunOptions(OptionGroup):
             help="TOML or JSON file with options, or config.json of a run to repeat. Options given here win.",
         ),
     ] = None
+
+
+class AuditRunOptions(RunOptions):
+    """The same for an audit, which goes on where it was cut short."""
+
+    out: Annotated[Path, typer.Option(help="Run folder; an audit that was cut short goes on.")]
+    force: Annotated[bool, typer.Option("--force", help="Begin again in an existing run folder.")] = False
 
 
 class DeviceOptions(OptionGroup):

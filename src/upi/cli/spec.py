@@ -14,6 +14,7 @@ from typing import Any, get_args, get_origin
 
 from typer.models import ArgumentInfo, OptionInfo, ParameterInfo
 
+from upi.cli.choices import FreePlace
 from upi.cli.front import SPEC, TYPES, command_files
 from upi.cli.registry import COMMANDS
 from upi.core.storage import write_atomic
@@ -54,6 +55,7 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
         "optional": optional,
         "argument": isinstance(info, ArgumentInfo),
         "required": required,
+        **({"place": True} if any(isinstance(each, FreePlace) for each in extras) else {}),
         "default": None if required else _plain(parameter.default),
         "words": _words(info),
     }

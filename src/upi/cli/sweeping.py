@@ -32,8 +32,8 @@ from upi.core.storage import write_atomic
 from upi.experiments.stages import Outcome, StageStore
 from upi.report import build_report
 from upi.report.sweep_page import build_sweep
-from upi.results.building import check_free
-from upi.results.folder import CONFIG, RunFolder, parse_json
+from upi.results.folder import RunFolder, parse_json
+from upi.results.place import CONFIG, check_free
 
 NETWORKS, TABLE = "networks", "sweep.csv"
 

@@ -19,7 +19,8 @@ from upi.core.errors import ArtifactError, RunFolderError
 from upi.core.keeping import difference
 from upi.core.locking import locked
 from upi.core.storage import write_atomic
-from upi.results.folder import CONFIG, RunFolder
+from upi.results.folder import RunFolder
+from upi.results.place import check_free, free_place
 
 #: What a run is asked for, and the folder of states, while it is built.
 JOB, STATES = "job.json", "states"
@@ -77,7 +78,7 @@ def new_run(
             that was cut short there was asked for something else.
     """
     target = out
-    out = from_lead(lambda: _target(target, force))
+    out = from_lead(lambda: free_place(target, force=force))
     with locked(out):
         stage = out.parent / f".{out.name[:60]}.partial"
         from_lead(lambda: _opened(out, stage, job or {}, force=force, resumes=resumes))
@@ -137,35 +138,3 @@ def _open_stage(stage: Path, job: Mapping[str, Any], force: bool, resumes: bool)
 def _has_states(stage: Path) -> bool:
     """Whether it holds work that a job would go on from."""
     return any(path.is_file() for path in (stage / STATES).rglob("*"))
-
-
-def _target(out: str | Path, force: bool) -> Path:
-    """The real path of a run folder that may be written."""
-    try:
-        path = Path(out).resolve()
-        check_free(path, force)
-    except OSError as error:
-        if isinstance(error, RunFolderError):
-            raise
-        raise RunFolderError(f"cannot use {str(out)[:80]!r} as a run folder: {error.strerror}") from error
-    if path == Path.cwd():
-        raise RunFolderError(
-            "a run folder cannot replace the current folder; choose another one", options=("out",)
-        )
-    return path
-
-
-def check_free(out: Path, force: bool) -> None:
-    """Raise ``RunFolderError`` unless a run may be written at ``out``."""
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise RunFolderError(f"{out} exists and is not a folder; choose another place", options=("out",))
-    if not any(out.iterdir()):
-        return
-    if not (out / CONFIG).exists():
-        raise RunFolderError(f"{out} exists and is not a run folder (no {CONFIG}); it is never replaced")
-    if not force:
-        raise RunFolderError(
-            f"{out} exists already; force its replacement, or choose another place", options=("force", "out")
-        )

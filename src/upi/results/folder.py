@@ -22,10 +22,10 @@ from upi.core.errors import RunFolderError
 from upi.core.storage import write_atomic
 from upi.core.tensors import canonical
 from upi.perturbation.pattern import Perturbation
+from upi.results.place import CONFIG
 from upi.results.reading import read
 from upi.results.schema import VERSION, Config, Metrics
 
-CONFIG = "config.json"
 EXAMPLES, PER_SAMPLE = "examples.safetensors", "per_sample.parquet"
 PARTS = ("x", "perturbed", "clean_map", "perturbed_map")
 

@@ -11,7 +11,7 @@ from upi.audit.settings import AuditSettings
 from upi.cli.auditing import run_audit
 from upi.cli.console import AuditDisplay
 from upi.cli.expand import Defaults
-from upi.cli.groups import RunOptions
+from upi.cli.groups import AuditRunOptions
 from upi.cli.record import write_record
 from upi.cli.registry import command
 from upi.core.rows import UPI_GRAD, UPI_PCA
@@ -27,7 +27,7 @@ MAPS = ("gradient", "integrated_gradients")
 
 @command("demo", order=1)
 def demo(
-    run: Annotated[RunOptions, Defaults(out=Path("runs/demo"))],
+    run: Annotated[AuditRunOptions, Defaults(out=Path("runs/demo"))],
     eps: Annotated[
         float | None,
         typer.Option(

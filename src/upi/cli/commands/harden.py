@@ -23,7 +23,8 @@ from upi.models.registry import Request, source_of
 from upi.models.trained import FILE, Trained, TrainedSource
 from upi.models.training import accuracy
 from upi.network.outputs import place_of
-from upi.results.folder import CONFIG, parse_json
+from upi.results.folder import parse_json
+from upi.results.place import CONFIG
 
 HELP = "; ".join(f"{name}: {defence.title}" for name, defence in DEFENCES.items())
 

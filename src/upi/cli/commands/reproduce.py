@@ -31,8 +31,8 @@ from upi.experiments.reproduce import (
 )
 from upi.models.recipes import ARCHITECTURES
 from upi.report.reproduction import RESULTS, build_reproduction
-from upi.results.building import check_free
-from upi.results.folder import CONFIG, parse_json
+from upi.results.folder import parse_json
+from upi.results.place import CONFIG, check_free
 
 Architectures = Annotated[
     list[str] | None,
