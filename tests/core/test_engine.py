@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
+import time
 
 import pytest
 
@@ -36,6 +38,29 @@ def test_other_names_are_refused_with_the_known_ones(text: str) -> None:
 def test_processes_of_this_machine() -> None:
     assert sorted(Engine(processes=2).map(abs, [-3, 1, -2])) == [1, 2, 3]
     assert list(Engine(processes=2).map(abs, [])) == []
+
+
+_HELD: list[bytearray] = []
+
+
+def _loads(number: int) -> int:
+    """A piece after whose like a process holds 400 MB more than after its first; gives the process."""
+    time.sleep(1.1)  # joblib looks once a second
+    if number >= 2:
+        _HELD[:] = [bytearray(400_000_000)]
+    return os.getpid()
+
+
+def test_processes_keep_what_they_have_loaded() -> None:
+    """Processes that grow are not taken for ones that leak, and stay."""
+    engine = Engine(processes=2)
+    used = {pid for first in (0, 4) for pid in engine.map(_loads, range(first, first + 4))}
+    assert len(used) <= 2
+    assert len(list(engine.map(_released, range(2)))) == 2
+
+
+def _released(_: int) -> None:
+    _HELD.clear()
 
 
 def test_a_scheduler_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:

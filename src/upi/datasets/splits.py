@@ -14,14 +14,15 @@ from pathlib import Path
 import torch
 
 from upi.core.errors import ConfigError
+from upi.core.memory import together
 from upi.data.preprocess import Preprocess
 from upi.data.shape import Shape
 from upi.datasets.dataset import Dataset
 from upi.datasets.folder import Folder
 from upi.datasets.registry import DATASETS, ImageSource
 
-#: Numbers of all images that are looked at together where nothing else is asked for.
-TOGETHER = 3_072_000
+#: Images that are looked at together at the least.
+FEWEST = 8
 
 
 def source_of(name: str) -> ImageSource:
@@ -89,8 +90,7 @@ class Parts:
 
     def together(self, part: str, most: int = 250) -> int:
         """Images of a part that go through a network together: ``most`` small ones, fewer large ones."""
-        numbers = self.parts[part].images.shape[1:].numel()
-        return max(8, min(most, TOGETHER // max(1, numbers)))
+        return max(FEWEST, together(self.parts[part].images.shape[1:], most))
 
     @property
     def shape(self) -> Shape:

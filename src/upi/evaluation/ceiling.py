@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from upi.core.errors import ConfigError
+from upi.core.memory import together
 from upi.core.seeding import generator
 from upi.core.types import Loader, Perturber, Progress
 from upi.data.images import samples
@@ -40,7 +41,7 @@ from upi.saliency.score import input_gradients
 
 #: Draws for each image, images that are looked at, and the share of runs in which a statement may be wrong.
 DRAWS, IMAGES, ALPHA = 512, 50, 0.05
-#: Copies that go through the network together.
+#: Copies that go through the network together at the most.
 TOGETHER = 64
 
 
@@ -116,8 +117,9 @@ def _expected(
 ) -> Tensor:
     """Mean of unit maps (H, W) of one image (1, C, H, W) over fresh draws."""
     total, rng = torch.zeros_like(x[0, 0]), generator(seed[0], "ceiling", seed[1])
-    for first in range(0, draws, TOGETHER):
-        count = min(TOGETHER, draws - first)
+    size = together(x.shape[1:], TOGETHER)
+    for first in range(0, draws, size):
+        count = min(size, draws - first)
         noise = saliency.noise * torch.randn((count, *x.shape[1:]), generator=rng).to(x)
         slopes = input_gradients(model, (x + noise)[:, None], target, saliency.score).flatten(0, 1)
         total = total + normalise_maps(reduce_channels(slopes, saliency.reduce), "l2").sum(0)

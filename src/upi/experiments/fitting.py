@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from upi.attacks import ATTACKS, UPIPCA, Attack
+from upi.attacks import ATTACKS, UPIPCA, Attack, PerImageAttack
 from upi.attacks.base import SharedAscent
 from upi.attacks.protocol import Protocol, resolve
 from upi.attacks.registry import fitted
@@ -64,7 +64,7 @@ class Spec:
     preset: str = "protocol"
     seed: int = 0
     steps: int = 200
-    per_image_steps: int = 20
+    per_image_steps: int = PerImageAttack.steps
     prediction_price: float = 0.5
     clip: bool = True
     fits: int = 3

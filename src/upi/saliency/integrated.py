@@ -133,7 +133,7 @@ class IntegratedGradients:
         start = self._baseline(x)
         nodes, weights = (placed(each, x) for each in _quadrature(RULES[self.rule], self.steps))
         mean = torch.zeros_like(x)
-        for some in copies_at_once(self.steps, len(x)):
+        for some in copies_at_once(self.steps, x):
             points = start + nodes[some] * (x - start)
             slopes = input_gradients(model, points, target, self.score)
             mean = mean + (weights[some] * slopes).sum(0)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from upi.core.errors import ModelError, unknown_name
+from upi.core.memory import together
 from upi.core.types import Network
 
 
@@ -104,12 +105,13 @@ def input_gradients(model: Network, points: Tensor, target: Tensor, kind: str) -
     return input_gradient(model, points.flatten(0, 1), classes, kind).view_as(points)
 
 
-#: Images that go through the network together where a map looks at many copies of each.
+#: Images that go through the network together at the most where a map looks at many copies of each.
 TOGETHER = 128
 
 
-def copies_at_once(copies: int, images: int) -> Iterator[slice]:
-    """Copies 0, 1, ... in groups that together hold about ``TOGETHER`` images, at least one copy."""
-    size = max(1, TOGETHER // images)
+def copies_at_once(copies: int, x: Tensor) -> Iterator[slice]:
+    """Copies 0, 1, ... of images (N, C, H, W) in groups of at least one copy, which together hold at most
+    ``TOGETHER`` small images, fewer large ones."""
+    size = max(1, together(x.shape[1:], TOGETHER) // len(x))
     for first in range(0, copies, size):
         yield slice(first, min(first + size, copies))

@@ -70,7 +70,7 @@ class SmoothGrad:
         """Maps (N, H, W) of images (N, C, H, W) for classes (N,)."""
         total = torch.zeros_like(x[:, 0])
         noise = placed(noise_images(self.seed, self.samples, x.shape[1:]), x)
-        for some in copies_at_once(self.samples, len(x)):
+        for some in copies_at_once(self.samples, x):
             points = x + self.noise * noise[some][:, None]
             slopes = input_gradients(model, points, target, self.score)
             maps = reduce_channels(slopes.flatten(0, 1), self.reduce)

@@ -57,7 +57,7 @@ class VarGrad:
         """Maps (N, H, W) of images (N, C, H, W) for classes (N,)."""
         noise = placed(noise_images(self.seed, self.samples, x.shape[1:]), x)
         slopes = []
-        for some in copies_at_once(self.samples, len(x)):
+        for some in copies_at_once(self.samples, x):
             points = x + self.noise * noise[some][:, None]
             slopes.append(input_gradients(model, points, target, self.score))
         variance = torch.cat(slopes).var(0, correction=0)

@@ -178,6 +178,25 @@ def test_fast_and_plain_fits_agree(attack: type[upi.UPIGrad], loader: Batches, r
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("saliency", [IntegratedGradients(steps=8), SmoothGrad(samples=8)])
+def test_of_large_images_fewer_are_taken_together(saliency: IntegratedGradients) -> None:
+    """As many as hold as much as 20 photographs of 224 pixels; a batch that is larger itself is one pass."""
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 16, stride=16), nn.Softplus(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    )
+    model, x = upi.Classifier(net), images(5, shape=(3, 224, 224))
+    objective, seen = _objective(saliency, 0.5), []
+    net.register_forward_hook(lambda module, given, out: seen.append(len(out)))
+    batch = explained_batch(objective, model, x, model.predict(x))
+    assert max(seen) == 20  # four of eight copies of five images
+    seen.clear()
+    gradients(model, objective, batch, x + 0.03, where="")
+    assert max(seen) == 16  # all copies of two images
+    seen.clear()
+    assert fast_derivatives_agree(model, objective, x, 20.0)
+    assert max(seen) == 8  # of one: autograd's own graph of it is as large as that of two
+
+
 @pytest.mark.parametrize("saliency", [IntegratedGradients(steps=50), SmoothGrad(samples=50)])
 def test_maps_of_many_passes_are_taken_in_pieces_with_the_same_gradient(
     smooth_net: nn.Module, saliency: IntegratedGradients

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from upi.attacks.support.gradients import Gradients, attack_gradient
+from upi.attacks.support.gradients import Gradients, attack_gradient, images_at_once
 from upi.attacks.support.objective import MapChange, Objective, explained_batch
 from upi.core.errors import FallbackWarning, MemoryLimitError, ModelError, first_line
 from upi.core.memory import is_out_of_memory, with_fewer
@@ -25,7 +25,7 @@ from upi.data.batches import Batch
 from upi.network.classifier import Classifier
 from upi.saliency import is_own
 
-#: Images compared, and the deviation of the noise that moves their maps.
+#: Images compared at the most, and the deviation of the noise that moves their maps.
 PROBE, SHIFT = 4, 0.05
 #: Relative error from which two attack gradients count as different: a wrong rule is off by much
 #: more, rounding (measured up to 5e-4 in float32) by much less.
@@ -34,6 +34,11 @@ TOLERANCE = 1e-2
 LOST = 0.45
 #: The same in float64, where two ways that are both right agree to 1e-8 (tests).
 EXACT = 1e-5
+
+
+def _probed(objective: Objective, x: Tensor) -> Tensor:
+    """The first images: autograd's own graph of them is twice as large as those of a fit."""
+    return x[: max(1, images_at_once(objective, x, 2 * PROBE) // 2)]
 
 
 def difference(reference: Gradients, other: Gradients) -> float:
@@ -116,7 +121,7 @@ def _derivatives(
     network: Classifier, objective: MapChange, x: Tensor, beta: float | None, *, double: bool
 ) -> tuple[Tensor, Tensor]:
     """Derivatives (2,) of the summed change along shift and attack gradient: stated, measured."""
-    some = x[:PROBE]
+    some = _probed(objective, x)
     if double:
         network, some = Classifier(deepcopy(network.net).double(), **network.options()), some.double()
     shift = SHIFT * torch.randn(some.shape, generator=generator(0, "probe")).to(some)
@@ -148,7 +153,7 @@ def fast_derivatives_agree(network: Classifier, objective: Objective, x: Tensor,
     """Whether ``upi.network.kernels`` gives the attack gradient that autograd gives, on a few images."""
     if not network.fast:
         return False
-    return with_fewer(lambda some: _agree(network, objective, some, beta), x[:PROBE])
+    return with_fewer(lambda some: _agree(network, objective, some, beta), _probed(objective, x))
 
 
 @dataclass(frozen=True)

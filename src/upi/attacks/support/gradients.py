@@ -14,12 +14,12 @@ from torch import Tensor
 
 from upi.attacks.support.objective import Explained, Objective, part_of, split
 from upi.core.errors import NonFiniteError, ZeroGradientError
-from upi.core.memory import in_halves, is_out_of_memory
+from upi.core.memory import in_halves, is_out_of_memory, together
 from upi.data.batches import Batch, mean_margin
 from upi.network.checks import explained
 from upi.perturbation.pattern import in_box
 
-#: Images times passes that one graph may hold, unless the batch itself is larger.
+#: Images times passes that one graph may hold, fewer of large images, unless the batch itself is larger.
 NODES = 128
 
 
@@ -51,9 +51,14 @@ def attack_gradient(model: Explained, objective: Objective, batch: Batch, pertur
     return Gradients(values.detach(), torch.zeros_like(point) if gradient is None else gradient)
 
 
+def images_at_once(objective: Objective, x: Tensor, most: int) -> int:
+    """How many of the images (N, C, H, W), ``most`` at the most, one graph may hold with all their passes."""
+    return max(1, min(most, together(x.shape[1:], NODES) // objective.passes))
+
+
 def _parts(objective: Objective, batch: Batch, perturbed: Tensor) -> Iterator[tuple[Batch, Tensor]]:
     """The batch in pieces whose graphs stay small however many passes a map takes."""
-    size = max(1, max(NODES, len(batch)) // objective.passes)
+    size = max(1, max(together(batch.x.shape[1:], NODES), len(batch)) // objective.passes)
     if size >= len(batch):
         yield batch, perturbed
         return

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from upi.attacks import PerImageAttack
 from upi.cli.console import legend, show
 from upi.cli.expand import Defaults
 from upi.cli.groups import (
@@ -55,7 +56,9 @@ def evaluate(
         str | None,
         typer.Option(help="protocol or paper; default: that of the perturbations.", callback=KNOWN_PRESET),
     ] = None,
-    per_image_steps: Annotated[int, typer.Option(min=1, help="Updates of the per-image attack.")] = 20,
+    per_image_steps: Annotated[int, typer.Option(min=1, help="Updates of the per-image attack.")] = (
+        PerImageAttack.steps
+    ),
 ) -> None:
     """Measure perturbations on the test split and write tables, figures and a report.
 
