@@ -65,7 +65,6 @@ def until(state: Path, steps: int) -> list[float]:
 def test_signals_a_second_run_and_other_settings(trained: Path, tmp_path: Path) -> None:
     out, state = tmp_path / "run", tmp_path / ".run.partial" / "states" / "upi-grad.state"
     process = fitting(words(trained, out))
-    time.sleep(1)
     process.send_signal(signal.SIGUSR1)  # a batch scheduler warns: the state is written, the fit goes on
     first = until(state, 1)
     assert process.poll() is None
@@ -89,7 +88,8 @@ def test_signals_a_second_run_and_other_settings(trained: Path, tmp_path: Path) 
     assert "with other settings: options.seed was 0, is 3" in other.stderr
 
     process = fitting(words(trained, out))
-    time.sleep(1)
+    process.send_signal(signal.SIGUSR1)
+    until(state, len(kept) + 1)  # it goes on from there
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate()
     assert process.returncode == 130, errors

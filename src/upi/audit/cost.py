@@ -12,18 +12,38 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from upi import saliency as maps
-from upi.audit.settings import Effort
 from upi.core.rows import UPI_GRAD, UPI_PCA
 from upi.evaluation.metrics import MAP_METRICS, Shown
 from upi.experiments.fitting import Batches, Spec, Splits, fit
 from upi.network.classifier import Classifier
 
-#: Passes of an attack gradient where it is not measured, images of a step, rows of an evaluation.
+#: Passes of an attack gradient where it is not measured, images that are timed, rows of an evaluation.
 STEP, BATCH, ROWS = 2.5, 32, 18
 #: Steps of the longer fit that is timed.
 FEW = 4
 #: Sweeps of UPI-PCA over the fitting images with two draws each, and over the select images.
 SWEEPS, CANDIDATES = 12, 30
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Images of an audit's parts, and how many of them a step of a fit sees in the mean."""
+
+    fit: int
+    select: int
+    test: int
+    step: float
+
+    @classmethod
+    def of(cls, splits: Splits) -> Sizes:
+        """Of images that are there; only the first and the last batch of a part is read."""
+        fit = _count(splits.fit)
+        return cls(fit, _count(splits.select), _count(splits.test), fit / max(1, len(splits.fit)))
+
+
+def _count(batches: Batches) -> int:
+    """Images in batches of which only the last may be smaller."""
+    return (len(batches) - 1) * len(batches[0][0]) + len(batches[-1][0]) if len(batches) else 0
 
 
 @dataclass(frozen=True)
@@ -102,18 +122,18 @@ def measured(model: Classifier, spec: Spec, splits: Splits) -> Pace:
     return Pace(unit, figures, step / (unit * len(few.fit[0][0])), max(0.0, seconds[1] - step))
 
 
-def fit_passes(method: str, effort: Effort, steps: int, one: int, step: float = STEP) -> float:
+def fit_passes(method: str, sizes: Sizes, steps: int, one: int, step: float = STEP) -> float:
     """Passes of a fit on a map of ``one`` passes, at ``step`` of them for a gradient of the attack."""
     if method == UPI_PCA:
-        return one * (SWEEPS * effort.n_fit * step + CANDIDATES * effort.n_select)
-    return one * steps * BATCH * (step if method == UPI_GRAD else 1.5)
+        return one * (SWEEPS * sizes.fit * step + CANDIDATES * sizes.select)
+    return one * steps * sizes.step * (step if method == UPI_GRAD else 1.5)
 
 
-def evaluation_passes(effort: Effort, n_test: int, one: int, step: float = STEP) -> float:
+def evaluation_passes(sizes: Sizes, per_image_steps: int, one: int, step: float = STEP) -> float:
     """Passes of an evaluation on test images: every row, and the per-image attack."""
-    return one * n_test * (ROWS + effort.per_image_steps * step * 0.9)
+    return one * sizes.test * (ROWS + per_image_steps * step * 0.9)
 
 
-def radius_passes(rounds: int, steps: int, radii: int, effort: Effort, one: int, step: float = STEP) -> float:
+def radius_passes(rounds: int, steps: int, radii: int, sizes: Sizes, one: int, step: float = STEP) -> float:
     """Passes of a proposed radius: short fits, and predictions at every radius."""
-    return rounds * (fit_passes(UPI_GRAD, effort, steps, one, step) + radii * effort.n_select * 0.35)
+    return rounds * (fit_passes(UPI_GRAD, sizes, steps, one, step) + radii * sizes.select * 0.35)

@@ -13,7 +13,7 @@ from typing import Any
 from upi import saliency as maps
 from upi.attacks import ATTACKS
 from upi.audit.cells import CELLS, key_of
-from upi.audit.cost import ROWS, STEP, Cost, evaluation_passes, fit_passes, measured, radius_passes
+from upi.audit.cost import ROWS, STEP, Cost, Sizes, evaluation_passes, fit_passes, measured, radius_passes
 from upi.audit.decide import decide
 from upi.audit.jobs import FitJob, RadiusJob
 from upi.audit.radii import ROUNDS, SCALES, START, STEPS
@@ -96,24 +96,23 @@ class Audit:
         Args:
             step: Passes of an attack's gradient of one image.
         """
-        work, found = self.settings.work, dict[str, float]()
-        n_test = sum(len(batch[0]) for batch in self.splits.test)
+        work, sizes, found = self.settings.work, Sizes.of(self.splits), dict[str, float]()
         first = maps.resolve(self.settings.explanations.maps[0], paper=self.base.protocol.paper_maps)
         for norm in self.settings.perturbations.norms:
             known = self._known_radii(norm)
             if known is None:
                 one = getattr(first, "passes", 1)
-                found[f"radius: {norm}"] = radius_passes(ROUNDS, STEPS, len(SCALES), work, one, step)
+                found[f"radius: {norm}"] = radius_passes(ROUNDS, STEPS, len(SCALES), sizes, one, step)
             for name in self.settings.explanations.maps:
                 spec = replace(self.base, saliency=name, norm=norm)
                 for place in range(len(work.parts if known is None else known)):
                     key = f"#{place}" if known is None else key_of(replace(spec, eps=known[place]))
                     found |= {
-                        f"{key}: {part}": passes for part, passes in self._cell(name, n_test, step).items()
+                        f"{key}: {part}": passes for part, passes in self._cell(name, sizes, step).items()
                     }
         return found
 
-    def _cell(self, name: str, n_test: int, step: float) -> dict[str, float]:
+    def _cell(self, name: str, sizes: Sizes, step: float) -> dict[str, float]:
         """Passes of a cell's stages."""
         work = self.settings.work
         explained = maps.resolve(name, paper=self.base.protocol.paper_maps)
@@ -121,18 +120,17 @@ class Audit:
         found = dict[str, float]()
         for method in work.methods:
             for number in range(work.fits):
-                found[Fit(method, number).title] = fit_passes(method, work, work.steps, one, step)
-        found["evaluate on test"] = evaluation_passes(work, n_test, one, step)
+                found[Fit(method, number).title] = fit_passes(method, sizes, work.steps, one, step)
+        found["evaluate on test"] = evaluation_passes(sizes, work.per_image_steps, one, step)
         if ceiling_exists(explained):
-            found["ceiling"] = 2.0 * DRAWS * min(IMAGES, n_test)
+            found["ceiling"] = 2.0 * DRAWS * min(IMAGES, sizes.test)
         return found
 
     def cost(self) -> Cost:
         """What the audit will take on this machine, measured on its images."""
         pace = measured(self.model, replace(self.base, eps=START, fits=1), self.splits)
         parts = self.parts(pace.step)
-        n_test = sum(len(batch[0]) for batch in self.splits.test)
-        rows = ROWS * n_test * sum(name.endswith("evaluate on test") for name in parts)
+        rows = ROWS * Sizes.of(self.splits).test * sum(name.endswith("evaluate on test") for name in parts)
         radii = ROUNDS * sum(name.startswith("radius: ") for name in parts)
         fits = sum(": " in name and name.split(": ")[1].split(",")[0] in ATTACKS for name in parts)
         return Cost(parts, pace.unit, pace.figures * rows + pace.start * (fits + radii))
