@@ -23,7 +23,7 @@ from upi.data.batches import Batch
 from upi.dissimilarity import DISSIMILARITIES, TargetMap
 from upi.linalg import gram, power, sketch
 from upi.network.classifier import Classifier
-from upi.saliency import Gradient
+from upi.saliency import Gradient, IntegratedGradients
 
 pytestmark = pytest.mark.slow
 
@@ -161,6 +161,23 @@ def test_all_solvers_find_the_top_of_the_curvature() -> None:
     exact = gram(operator).vectors[0]
     assert float((sketch(operator).vectors[0] @ exact).abs()) > 1 - 1e-6
     assert float((power(operator, steps=300).vectors[0] @ exact).abs()) > 0.99
+
+
+def test_the_curvature_of_a_map_of_many_passes_is_taken_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, seen = _tiny(nn.Softplus()), list[int]()
+    model.net.register_forward_hook(lambda module, given, out: seen.append(len(out)))
+    objective = MapChange(IntegratedGradients(steps=8), DISSIMILARITIES["relative_l2"])
+    given = ExplainedImages(
+        model.surrogate(None, fast=False), objective, [images(7, shape=(1, SIDE, SIDE)).double()]
+    )
+    block = torch.randn(SIDE * SIDE, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    whole = CurvatureOperator(given).matmat(block)
+    assert seen.count(56) == 2  # all copies of seven images: their clean maps, and the graph
+    monkeypatch.setattr("upi.attacks.support.gradients.NODES", 16)
+    seen.clear()
+    torch.testing.assert_close(CurvatureOperator(given).matmat(block), whole)
+    assert seen.count(56) == 1
+    assert (seen.count(16), seen.count(8)) == (3, 1)  # one graph for all columns of the block
 
 
 def test_dissimilarities_without_curvature_are_refused() -> None:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from upi import dissimilarity as dissimilarities
-from upi.attacks.support.gradients import require_gradient
+from upi.attacks.support.gradients import images_at_once, require_gradient
+from upi.attacks.support.objective import split
 from upi.attacks.support.rows import ExplainedImages
 from upi.core.averaging import summed
 from upi.core.distributed import jointly
@@ -62,8 +63,18 @@ class CurvatureOperator(Operator):
         (product,) = torch.autograd.grad(slope, maps, tangent)
         return product
 
+    def _products(self, batch: Batch) -> Callable[[Tensor], Tensor]:
+        """(d, k) to the sum of the products of a piece's images: by one graph, which stays, or where that is
+        too large by those of some images at a time, made anew for each block."""
+        size = images_at_once(self.images.objective, batch.x, least=len(batch))
+        if size >= len(batch):
+            return self._product(batch)
+        return lambda block: torch.stack(
+            [self._product(some)(block) for some in split(batch, size, None)]
+        ).sum(0)
+
     def _product(self, batch: Batch) -> Callable[[Tensor], Tensor]:
-        """(d, k) to the sum of the products of a piece's images."""
+        """The same by one graph of all of them."""
         point = batch.x.clone().requires_grad_()
         with torch.enable_grad():
             maps = self.images.objective.saliency(self.images.surrogate, point, batch.target)
@@ -84,7 +95,7 @@ class CurvatureOperator(Operator):
         return lambda block: torch.stack([product(v) for v in block.T], 1)
 
     def _term(self, share: Share) -> Term:
-        graphs = jointly(lambda: {batch.piece: self._product(batch) for batch in share.pieces})
+        graphs = jointly(lambda: {batch.piece: self._products(batch) for batch in share.pieces})
 
         def matmat(block: Tensor) -> Tensor:
             return summed(share, lambda batch: [graphs[batch.piece](block)], [torch.zeros_like(block)])[0]

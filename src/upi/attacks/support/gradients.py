@@ -51,14 +51,15 @@ def attack_gradient(model: Explained, objective: Objective, batch: Batch, pertur
     return Gradients(values.detach(), torch.zeros_like(point) if gradient is None else gradient)
 
 
-def images_at_once(objective: Objective, x: Tensor, most: int) -> int:
-    """How many of the images (N, C, H, W), ``most`` at the most, one graph may hold with all their passes."""
-    return max(1, min(most, together(x.shape[1:], NODES) // objective.passes))
+def images_at_once(objective: Objective, x: Tensor, *, least: int = 0) -> int:
+    """How many of the images (N, C, H, W) one graph may hold with all their passes; ``least`` passes it may
+    hold however large they are."""
+    return max(1, max(together(x.shape[1:], NODES), least) // objective.passes)
 
 
 def _parts(objective: Objective, batch: Batch, perturbed: Tensor) -> Iterator[tuple[Batch, Tensor]]:
     """The batch in pieces whose graphs stay small however many passes a map takes."""
-    size = max(1, max(together(batch.x.shape[1:], NODES), len(batch)) // objective.passes)
+    size = images_at_once(objective, batch.x, least=len(batch))
     if size >= len(batch):
         yield batch, perturbed
         return
