@@ -16,7 +16,7 @@ from upi.core.placing import placed
 from upi.core.types import Network
 from upi.saliency.reduce import normalise_maps, reduce_channels
 from upi.saliency.registry import MAPS
-from upi.saliency.score import copies_at_once, input_gradients, score_of
+from upi.saliency.score import copied_gradients, score_of
 
 Quadrature = tuple[list[float], list[float]]  # nodes in [0, 1], weights that sum to 1
 
@@ -133,9 +133,11 @@ class IntegratedGradients:
         start = self._baseline(x)
         nodes, weights = (placed(each, x) for each in _quadrature(RULES[self.rule], self.steps))
         mean = torch.zeros_like(x)
-        for some in copies_at_once(self.steps, x):
-            points = start + nodes[some] * (x - start)
-            slopes = input_gradients(model, points, target, self.score)
+
+        def copied(some: slice) -> Tensor:
+            return start + nodes[some] * (x - start)
+
+        for some, slopes in copied_gradients(model, x, copied, self.steps, target, self.score):
             mean = mean + (weights[some] * slopes).sum(0)
         return (x - start) * mean if self.multiply_by_inputs else mean
 

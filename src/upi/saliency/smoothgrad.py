@@ -14,7 +14,7 @@ from upi.core.seeding import generator
 from upi.core.types import Network
 from upi.saliency.reduce import normalise_maps, reduce_channels
 from upi.saliency.registry import MAPS
-from upi.saliency.score import copies_at_once, input_gradients
+from upi.saliency.score import copied_gradients
 
 
 @lru_cache(maxsize=8)
@@ -70,12 +70,14 @@ class SmoothGrad:
         """Maps (N, H, W) of images (N, C, H, W) for classes (N,)."""
         total = torch.zeros_like(x[:, 0])
         noise = placed(noise_images(self.seed, self.samples, x.shape[1:]), x)
-        for some in copies_at_once(self.samples, x):
-            points = x + self.noise * noise[some][:, None]
-            slopes = input_gradients(model, points, target, self.score)
+
+        def copied(some: slice) -> Tensor:
+            return x + self.noise * noise[some][:, None]
+
+        for _, slopes in copied_gradients(model, x, copied, self.samples, target, self.score):
             maps = reduce_channels(slopes.flatten(0, 1), self.reduce)
             maps = normalise_maps(maps, "l2") if self.unit else maps
-            total = total + maps.view(*points.shape[:2], *total.shape[1:]).sum(0)
+            total = total + maps.view(*slopes.shape[:2], *total.shape[1:]).sum(0)
         return normalise_maps(total / self.samples, self.normalize)
 
 

@@ -12,7 +12,7 @@ from upi.core.placing import placed
 from upi.core.types import Network
 from upi.saliency.reduce import normalise_maps, reduce_channels
 from upi.saliency.registry import MAPS
-from upi.saliency.score import copies_at_once, input_gradients
+from upi.saliency.score import copied_gradients
 from upi.saliency.smoothgrad import noise_images
 
 
@@ -56,9 +56,10 @@ class VarGrad:
     def __call__(self, model: Network, x: Tensor, target: Tensor) -> Tensor:
         """Maps (N, H, W) of images (N, C, H, W) for classes (N,)."""
         noise = placed(noise_images(self.seed, self.samples, x.shape[1:]), x)
-        slopes = []
-        for some in copies_at_once(self.samples, x):
-            points = x + self.noise * noise[some][:, None]
-            slopes.append(input_gradients(model, points, target, self.score))
-        variance = torch.cat(slopes).var(0, correction=0)
+
+        def copied(some: slice) -> Tensor:
+            return x + self.noise * noise[some][:, None]
+
+        found = copied_gradients(model, x, copied, self.samples, target, self.score)
+        variance = torch.cat([slopes for _, slopes in found]).var(0, correction=0)
         return normalise_maps(reduce_channels(variance, self.reduce), self.normalize)
