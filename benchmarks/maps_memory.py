@@ -1,7 +1,7 @@
 """Resident memory of fitting on maps of many passes: python -m benchmarks.maps_memory STEPS [SIZE [IMAGES]].
 
-UPI-Grad takes two steps on integrated gradients of STEPS passes (1: the simple gradient) of IMAGES random images
-of SIZE pixels, MobileNetV2 with random weights, one thread.
+UPI-Grad takes two steps on integrated gradients of STEPS passes (1: the simple gradient) of IMAGES random
+images of SIZE pixels, MobileNetV2 with random weights, one thread.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from upi.models.architectures import build
 
 
 def main(steps: int, size: int = 224, count: int = 20) -> None:
-    """Print what was needed at the most, and what two steps took beside a fit of one."""
+    """Print what was needed at the most, and the seconds of the whole fit."""
     torch.set_num_threads(1)
     keep_freed_memory()
     torch.manual_seed(0)

@@ -8,20 +8,34 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from typing import Any
 
 #: Parameters of mallopt(3): M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, with what they are set to.
 SETTINGS = {-1: 2**31 - 1, -2: 64 * 2**20, -3: 2**30}
 
 
+def _of_the_c_library(name: str) -> Any:
+    """One of its functions, None where it has no such one: only the GNU C library knows these."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform.startswith("linux") else None
+
+
 def keep_freed_memory() -> bool:
-    """Keep freed memory in this process until it ends; its peak stays what it is.
+    """Keep freed memory in this process until it ends, or until ``release_freed_memory``.
 
     The command line does so; other programs may, before they compute.
 
     Returns:
-        Whether anything was changed: only the GNU C library knows these settings.
+        Whether anything was changed.
     """
-    if not sys.platform.startswith("linux"):
-        return False
-    change = getattr(ctypes.CDLL(None), "mallopt", None)
+    change = _of_the_c_library("mallopt")
     return change is not None and all(change(name, value) == 1 for name, value in SETTINGS.items())
+
+
+def release_freed_memory() -> bool:
+    """Hand back what was kept so far, for other processes of this machine.
+
+    Returns:
+        Whether anything was handed back.
+    """
+    trim = _of_the_c_library("malloc_trim")
+    return trim is not None and trim(0) == 1

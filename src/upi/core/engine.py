@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
+from upi.core.allocation import release_freed_memory
 from upi.core.errors import ConfigError, WorkerError, first_line
 
 T = TypeVar("T")
@@ -100,6 +101,7 @@ class Engine:
             inside.enter_context(_dask_client(self.address))
             use("dask")
             return -1
+        release_freed_memory()  # to the processes
         use("loky", inner_max_num_threads=threads, idle_worker_timeout=IDLE)
         return self.processes or max(1, (os.cpu_count() or 1) // threads)
 
