@@ -23,12 +23,27 @@ from upi.results.folder import PER_SAMPLE, RunFolder
 
 #: Where the files of cells lie in a run folder.
 CELLS = "cells"
+#: Last part of a cell, where its map has a bound.
+CEILING = "ceiling"
 Stage = Callable[[str], Progress]
 
 
 def key_of(spec: Spec) -> str:
     """Name of a cell in files."""
     return f"{spec.saliency}-{spec.norm}-{spec.eps:.6g}"
+
+
+def part_before(spec: Spec, number: int) -> str:
+    """The same of a cell whose radius, the one of that number, is not known yet."""
+    return f"{spec.saliency}-{spec.norm}-#{number}"
+
+
+def is_part(known: str, name: str) -> bool:
+    """Whether a stage is the part ``known`` of a schedule, which may have its name from before the radius."""
+    head, unknown, rest = known.partition("#")
+    if not unknown:
+        return known == name
+    return name.startswith(head) and name.rpartition(": ")[2] == rest.rpartition(": ")[2]
 
 
 def strongest(found: Mapping[str, Fitted]) -> str | None:
@@ -74,7 +89,7 @@ def run_cell(
     table |= {"strongest": best, "on_select": {name: list(each.changes) for name, each in found.items()}}
     explained = maps.resolve(spec.saliency, paper=spec.protocol.paper_maps)
     if best is not None and ceiling_exists(explained):
-        ball, progress = chosen[best].ball, stage(f"{spec.key}: ceiling")
+        ball, progress = chosen[best].ball, stage(f"{spec.key}: {CEILING}")
         bound = ceiling(model, explained, chosen[best], splits.test, ball, seed=spec.seed, progress=progress)
         table["ceiling"] = bound.to_dict()
     RunFolder(home).write_per_sample({spec.key: evaluation})

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from upi.audit.cells import CELLS, run_cell
+from upi.audit.cells import CEILING, CELLS, run_cell
 from upi.audit.radii import propose
 from upi.core.types import Progress
 from upi.experiments.cells import STATES, Fit, Fitted, cell_inputs
 from upi.experiments.fitting import Spec, Splits
+from upi.experiments.study import EVALUATED
 from upi.network.classifier import Classifier
 
 Stage = Callable[[str], Progress]
@@ -54,6 +55,11 @@ class Job(ABC):
     @abstractmethod
     def name(self) -> str:
         """Name of its stage."""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The stages of the progress display that are done with it."""
+        return (self.name,)
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -129,6 +135,10 @@ class TableJob(Job):
     @property
     def name(self) -> str:
         return f"cell: {self.spec.key}"
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return tuple(f"{self.spec.key}: {part}" for part in (EVALUATED, CEILING))
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from upi import saliency as maps
 from upi.attacks import ATTACKS
-from upi.audit.cells import CELLS, key_of
+from upi.audit.cells import CEILING, CELLS, key_of, part_before
 from upi.audit.cost import ROWS, STEP, Cost, Sizes, evaluation_passes, fit_passes, measured, radius_passes
 from upi.audit.decide import decide
 from upi.audit.jobs import FitJob, RadiusJob
@@ -24,6 +24,7 @@ from upi.evaluation.ceiling import DRAWS, IMAGES, ceiling_exists
 from upi.experiments.cells import Fit
 from upi.experiments.fitting import Spec, Splits
 from upi.experiments.stages import Outcome
+from upi.experiments.study import EVALUATED
 from upi.network.classifier import Classifier
 from upi.results.folder import Columns, RunFolder
 from upi.saliency import title_of
@@ -91,7 +92,7 @@ class Audit:
         return None if asked == "auto" else [float(eps) for eps in asked]
 
     def parts(self, step: float = STEP) -> dict[str, float]:
-        """Passes of the network by stage, in order; stages of radii not yet known under their number.
+        """Passes of the network by stage, in order; cells of radii not yet known under their number.
 
         Args:
             step: Passes of an attack's gradient of one image.
@@ -106,7 +107,9 @@ class Audit:
             for name in self.settings.explanations.maps:
                 spec = replace(self.base, saliency=name, norm=norm)
                 for place in range(len(work.parts if known is None else known)):
-                    key = f"#{place}" if known is None else key_of(replace(spec, eps=known[place]))
+                    key = (
+                        part_before(spec, place) if known is None else key_of(replace(spec, eps=known[place]))
+                    )
                     found |= {
                         f"{key}: {part}": passes for part, passes in self._cell(name, sizes, step).items()
                     }
@@ -121,16 +124,16 @@ class Audit:
         for method in work.methods:
             for number in range(work.fits):
                 found[Fit(method, number).title] = fit_passes(method, sizes, work.steps, one, step)
-        found["evaluate on test"] = evaluation_passes(sizes, work.per_image_steps, one, step)
+        found[EVALUATED] = evaluation_passes(sizes, work.per_image_steps, one, step)
         if ceiling_exists(explained):
-            found["ceiling"] = 2.0 * DRAWS * min(IMAGES, sizes.test)
+            found[CEILING] = 2.0 * DRAWS * min(IMAGES, sizes.test)
         return found
 
     def cost(self) -> Cost:
         """What the audit will take on this machine, measured on its images."""
         pace = measured(self.model, replace(self.base, eps=START, fits=1), self.splits)
         parts = self.parts(pace.step)
-        rows = ROWS * Sizes.of(self.splits).test * sum(name.endswith("evaluate on test") for name in parts)
+        rows = ROWS * Sizes.of(self.splits).test * sum(name.endswith(EVALUATED) for name in parts)
         radii = ROUNDS * sum(name.startswith("radius: ") for name in parts)
         fits = sum(": " in name and name.split(": ")[1].split(",")[0] in ATTACKS for name in parts)
         return Cost(parts, pace.unit, pace.figures * rows + pace.start * (fits + radii))

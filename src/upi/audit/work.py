@@ -21,8 +21,8 @@ from upi.core.errors import UPIError
 from upi.experiments.fitting import Spec
 from upi.experiments.stages import Outcome, StageStore
 
-#: Told of every piece that an engine finishes: its audit, its name, and its error if it has one.
-Told = Callable[["Work", Outcome], None]
+#: Told of every piece that an engine finishes: its audit, what it was, and how it ended.
+Told = Callable[["Work", Job, Outcome], None]
 
 
 @dataclass
@@ -86,7 +86,7 @@ class Runner:
             work, job = jobs[found.number]
             known[found.number] = work.store.take(found.outcome, self._inputs(work, job), found.files)
             if self.told is not None:
-                self.told(work, found.outcome)
+                self.told(work, job, found.outcome)
         return [outcome for outcome in known if outcome is not None]
 
     def _inputs(self, work: Work, job: Job) -> dict[str, Any]:

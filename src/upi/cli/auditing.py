@@ -17,7 +17,8 @@ from upi.audit.run import Audit
 from upi.audit.settings import AuditSettings
 from upi.audit.verdict import Outcome, Verdict
 from upi.audit.work import Runner, Work, carry_out
-from upi.cli.console import AuditDisplay, console
+from upi.cli.audit_display import AuditDisplay
+from upi.cli.console import console
 from upi.cli.record import shareable, write_record
 from upi.core.distributed import from_lead, leads, require_same, sharding, team
 from upi.core.engine import Engine
@@ -167,7 +168,7 @@ def run_audit(
         record = write_record(out, audit=settings.plain(), **subject.facts())
         display.expect(parts)
         work = Work(audit, StageStore(out, display))
-        carry_out([work], Runner(engine, told=lambda _, done: display.finished(done.name, done.error)))
+        carry_out([work], Runner(engine, told=lambda _, *done: display.finished(*done)))
         found = work.found()
         verdict = audit.verdict(found)
         if not leads():

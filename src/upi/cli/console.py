@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from rich import box
@@ -12,10 +12,8 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     TaskID,
-    TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.table import Table
 
@@ -106,75 +104,3 @@ def show(evaluation: Evaluation, flags: Iterable[Flag], title: str) -> None:
 def legend() -> None:
     """Say what the columns of ``show`` mean."""
     console.print(LEGEND, style="dim")
-
-
-class AuditDisplay:
-    """One bar for a whole audit: its share of passes, the time that is left, and what is being done.
-
-    On a terminal a bar; elsewhere a line for each part.
-    """
-
-    def __init__(self, bar: Progress) -> None:
-        self.bar = bar
-        self.task = bar.add_task("", total=1.0)
-        self.parts: list[tuple[str, float]] = []
-        self.base = 0.0  # passes of the parts before the present one
-
-    @classmethod
-    @contextmanager
-    def running(cls) -> Iterator[AuditDisplay]:
-        """The display, while its block runs."""
-        columns = (
-            BarColumn(),
-            TaskProgressColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.description}"),
-        )
-        with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-            yield cls(bar)
-
-    def expect(self, schedule: Mapping[str, float]) -> None:
-        """Say which parts come, in order, with their passes."""
-        self.parts = list(schedule.items())
-        self.bar.update(self.task, total=sum(schedule.values()))
-
-    def _take(self, name: str) -> float:
-        """Passes of a part; those before it that did not come were done before."""
-        end = name.rsplit(": ", 1)[-1]
-        for place, (known, passes) in enumerate(self.parts):
-            if known == name or (known.startswith("#") and known.rsplit(": ", 1)[-1] == end):
-                self.base += sum(each for _, each in self.parts[:place])
-                self.parts = self.parts[place + 1 :]
-                return passes
-        return 0.0
-
-    def __call__(self, name: str) -> Callback:
-        """Begin the part ``name``."""
-        passes = self._take(name)
-        start, self.base = self.base, self.base + passes
-        if not self.bar.console.is_terminal and not name.startswith("cell: "):
-            self.bar.console.print(f"  {name}", markup=False)
-        self.bar.update(self.task, completed=start, description=name)
-
-        def callback(done: int, total: int) -> None:
-            share = done / total if total else 0.0
-            self.bar.update(self.task, completed=start + passes * share)
-
-        return callback
-
-    def finished(self, name: str, error: str | None) -> None:
-        """A stage is done that ran elsewhere, beside others."""
-        own = name.removeprefix("cell: ")
-        ends = {own.rsplit(": ", 1)[-1]} if own == name else {"evaluate on test", "ceiling"}
-        for place in range(len(self.parts) - 1, -1, -1):
-            known, passes = self.parts[place]
-            fits = known.startswith((own if own == name else f"{own}: ", "#"))
-            if fits and known.rsplit(": ", 1)[-1] in ends:
-                del self.parts[place]
-                self.base += passes
-                ends.discard(known.rsplit(": ", 1)[-1])
-        failed = "" if error is None else f" failed: {error}"
-        if failed or not self.bar.console.is_terminal:
-            self.bar.console.print(f"  {name}{failed}", markup=False, highlight=False, soft_wrap=True)
-        self.bar.update(self.task, completed=self.base, description=name)

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from upi.audit.assemble import write
 from upi.audit.file import parsed, read_text
+from upi.audit.jobs import Job
 from upi.audit.lines import lines_of
 from upi.audit.opening import Subject, open_subject
 from upi.audit.run import Audit
@@ -103,7 +104,7 @@ class Count:
         self.whole += missing
         self.bar.update(self.task, total=self.whole)
 
-    def told(self, work: Work, outcome: Outcome) -> None:
+    def told(self, work: Work, _: Job, outcome: Outcome) -> None:
         """One is done."""
         self.bar.advance(self.task)
         failed = "" if outcome.error is None else f" failed: {outcome.error}"

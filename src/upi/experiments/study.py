@@ -22,6 +22,9 @@ from upi.experiments.fitting import STUDIED, UNIVERSAL, Spec, Splits
 from upi.network.classifier import Classifier
 from upi.perturbation.pattern import Perturbation
 
+#: Stage of a table: its rows on the test images.
+EVALUATED = "evaluate on test"
+
 Stage = Callable[[str], Progress]
 Fits = Mapping[str, Sequence[Perturbation]]
 
@@ -96,7 +99,7 @@ def tabulate(
         dissimilarity=spec.dissimilarity,
         preset=spec.preset,
         seed=spec.seed,
-        progress=stage(f"{spec.key}: evaluate on test"),
+        progress=stage(f"{spec.key}: {EVALUATED}"),
         keep=keep,
     )
     if not pictures:

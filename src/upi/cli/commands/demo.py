@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from upi.audit.settings import AuditSettings
+from upi.cli.audit_display import AuditDisplay
 from upi.cli.auditing import run_audit
-from upi.cli.console import AuditDisplay
 from upi.cli.expand import Defaults
 from upi.cli.groups import AuditRunOptions
 from upi.cli.record import write_record
