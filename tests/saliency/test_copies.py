@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -15,10 +13,9 @@ from upi.attacks.support.objective import MapChange, explained_batch
 from upi.attacks.support.rows import ExplainedImages
 from upi.dissimilarity import DISSIMILARITIES
 from upi.network.classifier import Classifier
-from upi.saliency import IntegratedGradients, SmoothGrad
+from upi.saliency import IntegratedGradients, SmoothGrad, copies
 from upi.saliency.vargrad import VarGrad
 
-SCORE = import_module("upi.saliency.score")  # the package has a function of this name
 COPIES = 40
 MAPS = {
     "integrated": IntegratedGradients(steps=COPIES, score="softmax"),
@@ -31,7 +28,7 @@ MAPS = {
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if images were so large that 8 go through the network together."""
-    monkeypatch.setattr(SCORE, "TOGETHER", 8)
+    monkeypatch.setattr(copies, "TOGETHER", 8)
 
 
 def gradient(name: str, seen: list[int], *, trained: bool = False) -> Tensor:
@@ -57,7 +54,7 @@ def test_a_graph_made_again_gives_the_same_gradient(
 ) -> None:
     again, kept = list[int](), list[int]()
     found = gradient(name, again)
-    monkeypatch.setattr(SCORE, "KEPT", 1000)
+    monkeypatch.setattr(copies, "KEPT", 1000)
     torch.testing.assert_close(found, gradient(name, kept), rtol=1e-10, atol=1e-12)
     assert kept == [8] * 5
     assert again == [8] * 10
@@ -80,5 +77,5 @@ def test_the_curvature_of_such_a_map(name: str, few: None, monkeypatch: pytest.M
     block = torch.randn(64, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     with model.frozen():
         found = CurvatureOperator(given).matmat(block)
-        monkeypatch.setattr(SCORE, "KEPT", 1000)
+        monkeypatch.setattr(copies, "KEPT", 1000)
         torch.testing.assert_close(found, CurvatureOperator(given).matmat(block), rtol=1e-9, atol=1e-12)

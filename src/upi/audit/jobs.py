@@ -17,7 +17,7 @@ from upi.audit.radii import propose
 from upi.core.types import Progress
 from upi.experiments.cells import STATES, Fit, Fitted, cell_inputs
 from upi.experiments.fitting import Spec, Splits
-from upi.experiments.study import EVALUATED
+from upi.experiments.study import ON_TEST
 from upi.network.classifier import Classifier
 
 Stage = Callable[[str], Progress]
@@ -138,7 +138,7 @@ class TableJob(Job):
 
     @property
     def parts(self) -> tuple[str, ...]:
-        return tuple(f"{self.spec.key}: {part}" for part in (EVALUATED, CEILING))
+        return tuple(f"{self.spec.key}: {part}" for part in (ON_TEST, CEILING))
 
     @property
     def needs(self) -> tuple[str, ...]:

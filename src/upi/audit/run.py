@@ -24,7 +24,7 @@ from upi.evaluation.ceiling import DRAWS, IMAGES, ceiling_exists
 from upi.experiments.cells import Fit
 from upi.experiments.fitting import Spec, Splits
 from upi.experiments.stages import Outcome
-from upi.experiments.study import EVALUATED
+from upi.experiments.study import ON_TEST
 from upi.network.classifier import Classifier
 from upi.results.folder import Columns, RunFolder
 from upi.saliency import title_of
@@ -124,7 +124,7 @@ class Audit:
         for method in work.methods:
             for number in range(work.fits):
                 found[Fit(method, number).title] = fit_passes(method, sizes, work.steps, one, step)
-        found[EVALUATED] = evaluation_passes(sizes, work.per_image_steps, one, step)
+        found[ON_TEST] = evaluation_passes(sizes, work.per_image_steps, one, step)
         if ceiling_exists(explained):
             found[CEILING] = 2.0 * DRAWS * min(IMAGES, sizes.test)
         return found
@@ -133,7 +133,7 @@ class Audit:
         """What the audit will take on this machine, measured on its images."""
         pace = measured(self.model, replace(self.base, eps=START, fits=1), self.splits)
         parts = self.parts(pace.step)
-        rows = ROWS * Sizes.of(self.splits).test * sum(name.endswith(EVALUATED) for name in parts)
+        rows = ROWS * Sizes.of(self.splits).test * sum(name.endswith(ON_TEST) for name in parts)
         radii = ROUNDS * sum(name.startswith("radius: ") for name in parts)
         fits = sum(": " in name and name.split(": ")[1].split(",")[0] in ATTACKS for name in parts)
         return Cost(parts, pace.unit, pace.figures * rows + pace.start * (fits + radii))

@@ -36,8 +36,8 @@ from upi.evaluation.intervals import Interval, interval
 from upi.network.classifier import Classifier
 from upi.perturbation.ball import Ball
 from upi.saliency import SmoothGrad
+from upi.saliency.copies import input_gradients
 from upi.saliency.reduce import normalise_maps, reduce_channels
-from upi.saliency.score import input_gradients
 
 #: Draws for each image, images that are looked at, and the share of runs in which a statement may be wrong.
 DRAWS, IMAGES, ALPHA = 512, 50, 0.05

@@ -23,7 +23,7 @@ from upi.network.classifier import Classifier
 from upi.perturbation.pattern import Perturbation
 
 #: Stage of a table: its rows on the test images.
-EVALUATED = "evaluate on test"
+ON_TEST = "evaluate on test"
 
 Stage = Callable[[str], Progress]
 Fits = Mapping[str, Sequence[Perturbation]]
@@ -99,7 +99,7 @@ def tabulate(
         dissimilarity=spec.dissimilarity,
         preset=spec.preset,
         seed=spec.seed,
-        progress=stage(f"{spec.key}: {EVALUATED}"),
+        progress=stage(f"{spec.key}: {ON_TEST}"),
         keep=keep,
     )
     if not pictures:

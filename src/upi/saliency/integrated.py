@@ -14,9 +14,10 @@ from torch import Tensor
 from upi.core.errors import ConfigError, unknown_name
 from upi.core.placing import placed
 from upi.core.types import Network
+from upi.saliency.copies import copied_gradients
 from upi.saliency.reduce import normalise_maps, reduce_channels
 from upi.saliency.registry import MAPS
-from upi.saliency.score import copied_gradients, score_of
+from upi.saliency.score import score_of
 
 Quadrature = tuple[list[float], list[float]]  # nodes in [0, 1], weights that sum to 1
 

@@ -12,9 +12,9 @@ from upi.core.errors import ConfigError
 from upi.core.placing import placed
 from upi.core.seeding import generator
 from upi.core.types import Network
+from upi.saliency.copies import copied_gradients
 from upi.saliency.reduce import normalise_maps, reduce_channels
 from upi.saliency.registry import MAPS
-from upi.saliency.score import copied_gradients
 
 
 @lru_cache(maxsize=8)

@@ -10,9 +10,9 @@ from torch import Tensor
 from upi.core.errors import ConfigError
 from upi.core.placing import placed
 from upi.core.types import Network
+from upi.saliency.copies import copied_gradients
 from upi.saliency.reduce import normalise_maps, reduce_channels
 from upi.saliency.registry import MAPS
-from upi.saliency.score import copied_gradients
 from upi.saliency.smoothgrad import noise_images
 
 

@@ -29,6 +29,7 @@ from upi.core.distributed import sharding
 from upi.core.errors import ConfigError
 from upi.data.preprocess import Preprocess
 from upi.evaluation import Evaluation, matrix, origin_flags, transfer_maps, transfer_models
+from upi.experiments.study import ON_TEST
 from upi.models.classifiers import preprocess_of
 from upi.models.registry import forms
 
@@ -132,7 +133,7 @@ def transfer(
         shared: dict[str, Any] = {
             "preset": preset,
             "seed": run.seed,
-            "progress": job.stage("evaluate on test"),
+            "progress": job.stage(ON_TEST),
             "keep": job.folder.state("transfer"),
         }
         if len(subjects) == 1 and saliency:
